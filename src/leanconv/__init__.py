@@ -1,0 +1,32 @@
+"""leanconv makes convolutional networks leaner or stronger by changing their convolutions.
+
+Importing it costs next to nothing: each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leanconv import measure, nn, ops, surgery
+    from leanconv.measure import profile
+    from leanconv.surgery import Plan, fuse, plan, swap
+
+__version__ = "0.1.0"
+
+__all__ = ["Plan", "__version__", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap"]
+
+_FLOOR_OF = {"Plan": "surgery", "fuse": "surgery", "plan": "surgery", "swap": "surgery", "profile": "measure"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FLOOR_OF:
+        return getattr(importlib.import_module(f"leanconv.{_FLOOR_OF[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"leanconv.{name}")
+    raise AttributeError(f"module 'leanconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
