@@ -1,0 +1,5 @@
+"""The maths: functions of tensors. Each is defined by its reference, a few lines of plain PyTorch."""
+
+from leanconv.ops.tied import tied_conv2d, tied_linear
+
+__all__ = ["tied_conv2d", "tied_linear"]
