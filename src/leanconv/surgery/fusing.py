@@ -1,0 +1,212 @@
+"""The inference form of a model: norms folded into the convolutions before them, proven equal on the spot."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._pytree import tree_leaves
+
+from leanconv.errors import unknown
+from leanconv.nn import TiedConv2d
+from leanconv.nn.arguments import name_of_type
+from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths
+from leanconv.table import Table
+
+FORMS = ("auto", "untie", "keep")
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What `fuse` did, layer by layer, and how exactly.
+
+    Args:
+        layers: by path, what became of each convolution, and of each norm that stays.
+        folded: how many norms were folded.
+        error: largest difference over largest output, in float64 with randomised norm statistics.
+        drift: the same for the model as it is, in its own dtype.
+    """
+
+    layers: Mapping[str, str]
+    folded: int
+    error: float
+    drift: float
+
+    def table(self) -> Table:
+        """The record as a table."""
+        notes = [
+            f"{self.folded} norms folded; relative error {self.error:.1e} in float64 with random norm statistics, "
+            f"{self.drift:.1e} as it is"
+        ]
+        return Table(["layer", "became"], list(self.layers.items()), notes=notes)
+
+    def __rich__(self) -> Any:
+        return self.table().__rich__()
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+
+def fuse(
+    model: nn.Module,
+    example: Tensor | None = None,
+    *,
+    tied: Literal["auto", "untie", "keep"] = "auto",
+    tolerance: float = 1e-9,
+) -> nn.Module:
+    """A copy of a model for inference, with each batch norm folded into the convolution before it.
+
+    A norm scales each channel by its own factor, so it can't be folded into filters that blocks of channels share. A
+    tied convolution with a norm therefore takes one of two forms, of the same multiply-accumulates:
+
+    * "untie": a grouped `nn.Conv2d` with the norm folded in (each block gets its own, scaled copy of the filters);
+    * "keep": the weights stay tied, the norm stays after them: in eval mode it is one scale and shift per channel.
+
+    "auto" takes the faster as measured by `benchmarks/fused_tied.py`: "keep" for 1x1 kernels (a matrix product on a
+    view beats a grouped 1x1 convolution), "untie" for the others.
+
+    Only an `nn.BatchNorm2d` itself is folded, never a subclass (it may hold an activation), and only where watching the
+    model run shows that it alone takes the convolution's output. The result is compared with the model on random input,
+    in float64 and with randomised norm statistics.
+
+    Args:
+        model: any module; it isn't changed.
+        example: an input of the model; one of its default size is made up where it is None.
+        tied: the form of tied convolutions with a norm.
+        tolerance: largest relative difference that passes, in float64.
+
+    Returns:
+        The fused copy in eval mode; its attribute `fusion` is the record of what was done, a `Fusion`.
+
+    Raises:
+        ValueError: for an unknown form, or an example that the model doesn't take.
+        RuntimeError: when the fused model isn't equal.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    >>> fuse(model, torch.randn(1, 3, 8, 8))
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+      (1): Identity()
+      (2): ReLU()
+    )
+    """
+    if tied not in FORMS:
+        raise unknown("form of tied convolutions", tied, FORMS)
+    example = default_example(model) if example is None else example
+    steps = fusion_steps(model, example, tied)
+    error = difference(*randomised_pair(model, steps, example))
+    if not error <= tolerance:
+        raise RuntimeError(f"the fused model differs: relative error {error:.1e} in float64, above {tolerance:.1e}")
+    fused = carry_out(copy.deepcopy(model).eval(), steps)
+    layers = {step.layer: step.text for step in steps}
+    folded = {step.norm for step in steps if step.folds}
+    layers |= {name: norm_reason(model.get_submodule(name)) or "unchanged: it follows no convolution alone"
+               for name in sorted(norm_paths(model) - {step.norm for step in steps})}
+    fused.fusion = Fusion(layers, len(folded), error, difference(model, fused, example))  # type: ignore[assignment]
+    return fused
+
+
+@dataclass(frozen=True)
+class Step:
+    """What becomes of one convolution: `folds` says whether the norm at path `norm` goes into it."""
+
+    layer: str
+    norm: str | None
+    folds: bool
+    text: str
+
+
+def fusion_steps(model: nn.Module, example: Tensor, tied: str) -> list[Step]:
+    """One step for each plain or tied convolution of a model."""
+    tied_paths = {name for name, module in model.named_modules() if type(module) is TiedConv2d}
+    plain_paths = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
+    paths = tied_paths | {name for name in plain_paths if name.rpartition(".")[0] not in tied_paths}
+    try:
+        norms = norm_after(model, example, paths)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"example must be an input of the model, got shape {tuple(example.shape)}: {error}") from error
+    steps = []
+    for path in [name for name, _ in model.named_modules() if name in paths]:
+        norm = norms.get(path)
+        if norm is None:
+            steps.append(Step(path, None, False, "unchanged: no norm takes its output alone"))
+        elif reason := norm_reason(model.get_submodule(norm)):
+            steps.append(Step(path, norm, False, f"unchanged: {norm} {reason}"))
+        elif path in plain_paths:
+            steps.append(Step(path, norm, True, f"{norm} folded in"))
+        elif tied == "keep" or (tied == "auto" and kernel_of(model.get_submodule(path)) == (1, 1)):
+            steps.append(Step(path, norm, False, f"stays tied, {norm} scales and shifts after it"))
+        else:
+            steps.append(Step(path, norm, True, f"untied, {norm} folded in"))
+    return steps
+
+
+def kernel_of(tied: nn.Module) -> tuple[int, ...]:
+    return tuple(tied.weight.shape[2:])  # type: ignore[index]
+
+
+def norm_reason(norm: nn.Module) -> str | None:
+    """Why a norm can't be folded, or None."""
+    if type(norm) is not nn.BatchNorm2d:
+        return f"isn't exactly an nn.BatchNorm2d but a {name_of_type(norm)}"
+    if norm.running_mean is None:
+        return "keeps no running statistics"
+    return None
+
+
+def carry_out(model: nn.Module, steps: list[Step]) -> nn.Module:
+    """Folds the norms of a model, in place."""
+    for step in steps:
+        if step.folds and step.norm is not None:
+            layer, norm = model.get_submodule(step.layer), model.get_submodule(step.norm)
+            conv = layer.fused() if isinstance(layer, TiedConv2d) else layer
+            replace(model, layer, folded(conv, norm))  # type: ignore[arg-type]
+            replace(model, norm, nn.Identity())
+    return model
+
+
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts a layer in the place of another, at each path that leads to it."""
+    for path in [path for path, module in model.named_modules(remove_duplicate=False) if module is old]:
+        model.set_submodule(path, new)
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A convolution with the batch norm after it folded in, computed in float64.
+
+    With s = γ / √(σ² + ε): W' = s W, b' = β + s (b − μ).
+    """
+    fused = fuse_conv_bn_eval(copy.deepcopy(conv).double().eval(), copy.deepcopy(norm).double().eval())
+    return fused.to(conv.weight.dtype).requires_grad_(False)
+
+
+def randomised_pair(model: nn.Module, steps: list[Step], example: Tensor) -> tuple[nn.Module, nn.Module, Tensor]:
+    """The model and its fused form in float64, with the same random norm statistics, and a random input for both."""
+    generator = torch.Generator().manual_seed(0)
+    original = copy.deepcopy(model).eval().double()
+    for path in norm_paths(original):
+        norm = original.get_submodule(path)
+        for name, low, high in (("running_mean", -0.2, 0.2), ("running_var", 0.5, 1.5), ("weight", 0.5, 1.5),
+                                ("bias", -0.2, 0.2)):
+            tensor = getattr(norm, name)
+            if tensor is not None:
+                random = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+                tensor.data.copy_(low + (high - low) * random)
+    image = torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.device)
+    return original, carry_out(copy.deepcopy(original), steps), image
+
+
+def difference(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+    """The largest difference between two models' outputs, over the largest output."""
+    outputs = []
+    for module in (model, other):
+        with evaluating(module):
+            leaves = [leaf for leaf in tree_leaves(module(example)) if isinstance(leaf, Tensor)]
+            outputs.append([leaf.double() for leaf in leaves if leaf.is_floating_point() and leaf.numel()])
+    largest = max((float(leaf.abs().max()) for leaf in outputs[0]), default=0.0)
+    return max((float((a - b).abs().max()) for a, b in zip(*outputs, strict=True)), default=0.0) / (largest or 1.0)
