@@ -98,6 +98,8 @@ class Plan:
             raise ValueError(f"plan must be YAML: {error}") from error
         if not isinstance(content, dict) or set(content) != {"operator", "settings", "layers"}:
             raise ValueError("plan must have the keys operator, settings and layers, and no others")
+        if not isinstance(content["settings"], dict) or not isinstance(content["layers"], list):
+            raise ValueError("the settings of a plan must be a mapping, and its layers a list")
         name, _ = parse_operator(str(content["operator"]))
         operator = OPERATORS[name]
         choices = []

@@ -1,0 +1,133 @@
+"""Fusing: equal to the model, for the right pairs only, and provably so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import leanconv as lc
+from leanconv.nn import TiedConv2d
+from leanconv.surgery import fusing
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.normal_(module.bias)
+    return model.eval()
+
+
+class Tangle(nn.Module):
+    """Convolutions and norms of which only some are pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8, eps=1e-3))
+        self.used_twice, self.norm_of_one = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.called_twice, self.norm_called_twice = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.plain_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8, affine=False)
+        self.no_affine = nn.Sequential(*self.plain_norm)
+        self.no_statistics = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8, track_running_stats=False))
+        self.activated = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.BatchNorm2d(8))
+
+    def forward(self, x):
+        x = self.pair(x).relu_()
+        y = self.used_twice(x)
+        x = self.norm_of_one(y) + y
+        x = self.norm_called_twice(self.called_twice(x))
+        x = self.norm_called_twice(self.called_twice(x))
+        return self.activated(self.no_statistics(self.no_affine(x)))
+
+
+def test_only_pairs_that_belong_to_each_other_are_folded() -> None:
+    model = randomise(Tangle())
+    input = torch.randn(2, 3, 8, 8)
+    fused = lc.fuse(model, input)
+    layers = fused.fusion.layers
+    assert {name for name, text in layers.items() if "folded in" in text} == {"pair.0", "no_affine.0"}
+    assert fused.fusion.folded == 2
+    assert "no running statistics" in layers["no_statistics.0"]
+    assert layers["activated.2"] == "unchanged: it follows no convolution alone"
+    assert type(fused.pair[1]) is nn.Identity
+    torch.testing.assert_close(fused(input), model(input), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["auto", "untie", "keep"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_tied_convolutions_with_a_norm(form: str, channels_last: bool) -> None:
+    model = randomise(nn.Sequential(
+        TiedConv2d(4, 16, 3, padding=1, bias=False, blocks=2), nn.BatchNorm2d(16), nn.ReLU(),
+        TiedConv2d(16, 8, 1, blocks=4), nn.BatchNorm2d(8)))
+    input = torch.randn(2, 4, 7, 7)
+    if channels_last:
+        model, input = model.to(memory_format=torch.channels_last), input.contiguous(memory_format=torch.channels_last)
+    fused = lc.fuse(model, input, tied=form)
+    types = [type(fused[index]) for index in (0, 1, 3, 4)]
+    untied, kept = [nn.Conv2d, nn.Identity], [TiedConv2d, nn.BatchNorm2d]
+    assert types == {"auto": untied + kept, "untie": untied * 2, "keep": kept * 2}[form]
+    if form != "keep":
+        assert fused[0].groups == 2
+    assert fused.fusion.error < 1e-14
+    torch.testing.assert_close(fused(input), model(input), rtol=1e-5, atol=1e-5)
+    if channels_last:
+        assert fused(input).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_convolution_in_two_places_is_replaced_in_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+            self.alias = self.conv
+
+        def forward(self, x):
+            return self.norm(self.alias(x))
+
+    fused = lc.fuse(randomise(Twice()), torch.randn(1, 3, 4, 4))
+    assert fused.conv is fused.alias
+    assert fused.conv.bias is not None
+
+
+def test_the_model_and_its_modes_stay() -> None:
+    model = Tangle().train()
+    model.pair.eval()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    lc.fuse(model, torch.randn(2, 3, 8, 8))
+    assert model.training and not model.pair.training and model.activated.training
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_wrong_fold_is_found(monkeypatch) -> None:
+    right = fusing.folded
+
+    def wrong(conv, norm):
+        fused = right(conv, norm)
+        fused.weight.mul_(1.0001)
+        return fused
+
+    monkeypatch.setattr(fusing, "folded", wrong)
+    with pytest.raises(RuntimeError, match=r"differs: relative error .*e-0"):
+        lc.fuse(randomise(Tangle()), torch.randn(2, 3, 8, 8))
+
+
+def test_example_is_made_up_from_the_model() -> None:
+    timm = pytest.importorskip("timm")
+    fused = lc.fuse(timm.create_model("test_resnet.r160_in1k"))
+    assert fused.fusion.folded == 15
+    assert fused.fusion.error < 1e-12
+
+
+def test_refusals() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    with pytest.raises(ValueError, match=r"example .* \(1, 5, 4, 4\)"):
+        lc.fuse(model, torch.randn(1, 5, 4, 4))
+    with pytest.raises(ValueError, match=r"'untie'"):
+        lc.fuse(model, tied="untied")
+    with pytest.raises(ValueError, match=r"without an nn.Conv2d"):
+        lc.fuse(nn.Linear(2, 2))
