@@ -98,7 +98,7 @@ def test_the_model_and_its_modes_stay() -> None:
     model.pair.eval()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     lc.fuse(model, torch.randn(2, 3, 8, 8))
-    assert model.training and not model.pair.training and model.activated.training
+    assert [module.training for module in (model, model.pair, model.activated)] == [True, False, True]
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 

@@ -44,7 +44,7 @@ def network(name: str) -> nn.Module:
 def test_plan_swap_and_fuse(name: str) -> None:
     torch.manual_seed(0)
     model = network(name).eval()
-    example = torch.randn(1, 3, 80, 80)
+    example = torch.randn(1, 3, 96, 96)
     plan = lc.plan(model, "tied", blocks=2)
     convolutions, taken, folded = NETWORKS[name]
     assert (len(plan.choices), len(plan.taken)) == (convolutions, taken)
