@@ -91,6 +91,17 @@ def test_tied_se_on_a_network_of_ones_own() -> None:
     torch.testing.assert_close(swapped(input), model.eval()(input))
 
 
+def test_a_fresh_model_keeps_the_spread_of_its_outputs() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(256, 128, 3, bias=False)
+    model = nn.Sequential(nn.Conv2d(3, 256, 1), conv, nn.Flatten(), nn.Linear(128, 2))
+    plan = lc.plan(model, "tied", blocks=4)
+    input = torch.randn(8, 256, 9, 9)
+    spread = {trained: lc.swap(model, plan, trained=trained)[1](input).std().item() for trained in (True, False)}
+    assert spread[False] == pytest.approx(conv(input).std().item(), rel=0.05)
+    assert spread[True] == pytest.approx(conv(input).std().item() / 4, rel=0.05)
+
+
 def test_a_layer_itself_can_be_the_model() -> None:
     conv = nn.Conv2d(4, 4, 1)
     assert isinstance(lc.swap(conv, lc.plan(conv, "tied", scope="all")), TiedConv2d)

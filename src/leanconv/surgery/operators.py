@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ class Operator:
         reason: why it can't take a layer, or None where it can.
         outside: why its published scope leaves out a layer that it could take, or None.
         build: the new layer, with the weights carried over as far as the operator allows.
+        fresh: the new layer for a layer that has just been initialised: random too, its outputs as widely spread.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Operator:
     reason: Callable[[Site, Settings], str | None]
     outside: Callable[[Site], str | None]
     build: Callable[[nn.Module, Settings], nn.Module]
+    fresh: Callable[[nn.Module, Settings], nn.Module]
 
     def settings(self, given: Settings) -> dict[str, Any]:
         """The defaults, overridden by what is given.
@@ -82,6 +85,18 @@ def outside_tied(site: Site) -> str | None:
     return None
 
 
+def tied(conv: nn.Module, settings: Settings) -> nn.Module:
+    return TiedConv2d.from_conv(conv, **settings)  # type: ignore[arg-type]
+
+
+def fresh_tied(conv: nn.Module, settings: Settings) -> nn.Module:
+    """The mean of B random blocks has a √B-th of their spread, and an output sums B times fewer inputs: times B."""
+    layer = TiedConv2d.from_conv(conv, **settings)  # type: ignore[arg-type]
+    with torch.no_grad():
+        layer.weight.mul_(layer.blocks)
+    return layer
+
+
 def residual_exits(model: nn.Module, example: Tensor | None) -> list[Site]:
     """The norms that end a residual branch, found by watching the model run."""
     names = exit_norms(model, default_example(model) if example is None else example)
@@ -115,7 +130,8 @@ OPERATORS: dict[str, Operator] = {
             sites=lambda model, example: convolutions(model),
             reason=convolution_reason(TiedConv2d),
             outside=outside_tied,
-            build=lambda conv, settings: TiedConv2d.from_conv(conv, **settings),  # type: ignore[arg-type]
+            build=tied,
+            fresh=fresh_tied,
         ),
         Operator(
             name="tied-se",
@@ -125,6 +141,7 @@ OPERATORS: dict[str, Operator] = {
             reason=attention_reason,
             outside=lambda site: None,
             build=with_attention,
+            fresh=with_attention,
         ),
     )
 }

@@ -12,7 +12,7 @@ from leanconv.surgery.planning import Plan
 from leanconv.surgery.sites import Site, describe
 
 
-def swap(model: nn.Module, plan: Plan) -> nn.Module:
+def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
     """A copy of a model in which the layers that a plan takes are swapped, their weights carried over.
 
     How far weights carry over is the operator's: see its layer's `from_conv`. A layer used in several places is swapped
@@ -21,6 +21,9 @@ def swap(model: nn.Module, plan: Plan) -> nn.Module:
     Args:
         model: the model that the plan was made for, or one with the same layers.
         plan: from `leanconv.plan`, or read from YAML.
+        trained: whether the model's weights are worth carrying over. False, for a model that has just been initialised
+            and will be trained from scratch, gives the new layers random weights, with outputs as widely spread as
+            those of the layers they replace.
 
     Raises:
         ValueError: when the plan takes no layer, or speaks of layers that the model doesn't have.
@@ -54,7 +57,7 @@ def swap(model: nn.Module, plan: Plan) -> nn.Module:
         settings = operator.settings({**plan.settings, **choice.settings})
         if reason := operator.reason(Site(choice.name, module), settings):
             raise ValueError(f"layer {choice.name!r} can't be swapped: {reason}")
-        replacement = operator.build(module, settings)
+        replacement = operator.build(module, settings) if trained else operator.fresh(module, settings)
         if choice.name == "":
             return replacement
         for path in paths[module]:
