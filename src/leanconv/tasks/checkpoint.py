@@ -1,0 +1,136 @@
+"""A trained network in one file: its weights as safetensors, and in the header what it takes to build it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import leanconv
+from leanconv.tasks.data.images import ImageInfo
+from leanconv.tasks.files import write
+from leanconv.tasks.networks import build_network
+from leanconv.tasks.recipe import Recipe
+
+KEYS = ("recipe", "operator", "num_classes", "in_chans", "image_size", "mean", "std", "classes")
+
+
+def configuration(recipe: Recipe, info: ImageInfo) -> dict[str, Any]:
+    """What a checkpoint says about its network: the recipe, the images, and the version of leanconv."""
+    return {
+        "recipe": recipe.plain(),
+        "operator": recipe.operator,
+        **{name: getattr(info, name) for name in ImageInfo.__dataclass_fields__},
+        "leanconv": leanconv.__version__,
+    }
+
+
+def save_model(path: str | Path, module: nn.Module, config: Mapping[str, Any]) -> None:
+    """Writes a network's weights and its configuration.
+
+    Args:
+        path: of the file.
+        module: the network, on any device.
+        config: as `configuration` makes it; other keys with values that JSON knows may be added.
+
+    Raises:
+        OSError: the file can't be written; one of that name stays as it was.
+        ValueError: the configuration lacks a key.
+    """
+    save_tensors(path, module.state_dict(), config)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Does what `save_model` does, with the tensors of a state dict."""
+    if missing := [key for key in KEYS if key not in config]:
+        raise ValueError(f"config must have the keys {', '.join(KEYS)}, got none for {', '.join(missing)}")
+    # A clone each: safetensors refuses tensors that share memory, as those of shared modules do.
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    write(Path(path), save(own, {"leanconv": json.dumps(config)}))
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the network of a checkpoint, with its weights, in evaluation mode.
+
+    Args:
+        path: of a file that `save_model` wrote.
+
+    Returns:
+        The network and the configuration.
+
+    Raises:
+        ValueError: the file isn't a checkpoint of leanconv, or is damaged, or its weights don't fit the network.
+    """
+    config = read_config(path)
+    recipe = Recipe.of({**config["recipe"], "weights": None, "pretrained": False})
+    network = build_network(recipe, image_info(config))
+    load_weights(path, network)
+    return network.eval(), config
+
+
+def image_info(config: Mapping[str, Any]) -> ImageInfo:
+    """What a configuration says about the images."""
+    values: dict[str, Any] = {
+        name: tuple(config[name]) if isinstance(config[name], list) else config[name]
+        for name in ImageInfo.__dataclass_fields__
+    }
+    return ImageInfo(**values)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The configuration in the header of a checkpoint.
+
+    Raises:
+        ValueError: the file isn't a checkpoint of leanconv, or is damaged.
+    """
+    return read(path)[0]
+
+
+def load_weights(path: str | Path, network: nn.Module) -> None:
+    """Gives a network the weights of a checkpoint: all of them or, when one doesn't fit, none.
+
+    Raises:
+        ValueError: tensors are missing, left over or of another shape; the message lists them.
+    """
+    tensors = read(path)[1]
+    wanted = network.state_dict()
+    misfits = {
+        "missing": [name for name in wanted if name not in tensors],
+        "left over": [name for name in tensors if name not in wanted],
+        "of another shape": [
+            f"{name} {list(tensors[name].shape)} for {list(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ],
+    }
+    if found := [f"{len(names)} {what} ({shortened(names)})" for what, names in misfits.items() if names]:
+        raise ValueError(f"the tensors in {path} must be those of the network, got {', '.join(found)}")
+    network.load_state_dict(tensors)
+
+
+def shortened(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
+    try:
+        config = json.loads(header["leanconv"])
+        complete = all(key in config for key in KEYS)
+    except (KeyError, TypeError, json.JSONDecodeError):
+        complete = False
+    if not complete:
+        raise ValueError(f"{path} must be a checkpoint that leanconv wrote, got a header without its configuration")
+    return config, tensors

@@ -1,0 +1,149 @@
+"""Images in folders, one folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from leanconv.tasks.data.images import ImageData, ImageSet
+from leanconv.tasks.data.pictures import SUFFIXES, open_picture
+from leanconv.tasks.data.screening import screen
+from leanconv.tasks.data.splitting import limited, stratified_split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
+    from leanconv.tasks.recipe import Recipe
+
+IMAGE_SIZE = 224
+TEST_FOLDERS = ("val", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files and the class of each."""
+
+    paths: list[Path]
+    labels: Tensor
+
+    def __getitem__(self, positions: Tensor) -> Files:
+        return Files([self.paths[position] for position in positions], self.labels[positions])
+
+
+class FileImages(ImageSet):
+    """Images that are read when they are needed.
+
+    Args:
+        files: where they lie and their labels.
+        mean: of each channel, taken off.
+        std: of each channel, divided by.
+        prepare: makes a uint8 tensor [3, size, size] of an RGB picture.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        mean: Sequence[float],
+        std: Sequence[float],
+        prepare: Callable[[Image], Tensor],
+    ) -> None:
+        super().__init__(files.labels, mean, std)
+        self.paths = files.paths
+        self.prepare = prepare
+
+    def pixels(self, indices: Sequence[int]) -> Tensor:
+        return torch.stack([self.prepare(open_picture(self.paths[index])) for index in indices])
+
+
+def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
+    """Opens `imagefolder:PATH`: PATH/train and PATH/val (or valid, or test), or one folder of class folders.
+
+    Without a folder to test on, a fifth of each class is split off, always the same. Training images are cropped at
+    random and mirrored, test images cropped at the centre, by timm's transforms with ImageNet's statistics.
+
+    Raises:
+        ValueError: the folder isn't there, holds no images, or a test class isn't a training class; a class is left
+            without an image; `bad_images` is "refuse" and a file can't be read.
+    """
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+
+    root = Path(recipe.data.partition(":")[2]).expanduser()
+    classes, train, test = found(root)
+    train, test = (part[limited(len(part.paths), recipe.limit)] for part in (train, test))
+    unreadable: tuple[tuple[Path, str], ...] = ()
+    if recipe.bad_images != "unchecked":
+        bad = screen([*train.paths, *test.paths], refuse=recipe.bad_images == "refuse", progress=progress)
+        train, test = (without(part, bad) for part in (train, test))
+        unreadable = tuple(sorted(bad.items()))
+    for name, part in (("training", train), ("test", test)):
+        if not part.paths:
+            raise ValueError(f"{root} must hold readable {name} images, got none ({len(unreadable)} unreadable)")
+    size = recipe.image_size or IMAGE_SIZE
+    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    central = create_transform(size, interpolation="bicubic", normalize=False)
+    varied = create_transform(size, is_training=True, color_jitter=0.0, interpolation="bicubic", normalize=False)
+    return ImageData(
+        num_classes=len(classes),
+        in_chans=3,
+        image_size=size,
+        mean=mean,
+        std=std,
+        classes=classes,
+        train=FileImages(train, mean, std, varied if recipe.augment else central),
+        test=FileImages(test, mean, std, central),
+        description=f"{root.name}: {len(train.paths)} training and {len(test.paths)} test images, "
+        f"3×{size}×{size}, {len(classes)} classes",
+        unreadable=unreadable,
+    )
+
+
+def found(root: Path) -> tuple[tuple[str, ...], Files, Files]:
+    """The names of the classes, the files to train on and those to test on."""
+    if not root.is_dir():
+        raise ValueError(f"data must name a folder of images, got {root}, which isn't one")
+    if not (root / "train").is_dir():
+        classes = class_folders(root)
+        files = image_files(root, classes)
+        train, test = stratified_split(files.labels)
+        return classes, files[train], files[test]
+    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if not tests:
+        raise ValueError(f"{root} must hold one of the folders {', '.join(TEST_FOLDERS)} beside train, got none")
+    classes = class_folders(root / "train")
+    if strangers := sorted(set(class_folders(tests[0])) - set(classes)):
+        raise ValueError(f"every class in {tests[0]} must be one in {root / 'train'}, got {', '.join(strangers)} too")
+    return classes, image_files(root / "train", classes), image_files(tests[0], classes, all_classes=False)
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """The names of the folders in a folder, in order."""
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise ValueError(f"{root} must hold one folder for each class, got none")
+    return tuple(names)
+
+
+def image_files(root: Path, classes: Sequence[str], *, all_classes: bool = True) -> Files:
+    """The images below each class folder, in order."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        inside = sorted(path for path in (root / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        if all_classes and not inside:
+            raise ValueError(f"each class folder must hold images ({', '.join(SUFFIXES)}), got none in {root / name}")
+        paths += inside
+        labels += [label] * len(inside)
+    return Files(paths, torch.tensor(labels, dtype=torch.int64))
+
+
+def without(files: Files, bad: dict[Path, str]) -> Files:
+    """The files but for the bad ones."""
+    kept = [position for position, path in enumerate(files.paths) if path not in bad]
+    return files[torch.tensor(kept, dtype=torch.int64)]

@@ -1,0 +1,138 @@
+"""Testing a trained network on images."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from leanconv.table import Table
+from leanconv.tasks.checkpoint import image_info, load_model
+from leanconv.tasks.data import ImageData, loader, open_data
+from leanconv.tasks.data.loading import Draws
+from leanconv.tasks.data.sources import prepared_for
+from leanconv.tasks.devices import chosen_accelerator
+from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.run_folder import MODEL
+from leanconv.tasks.scores import scores
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a test found; printed, a table.
+
+    Attributes:
+        accuracy: share of the images whose class is guessed right, 0 to 1.
+        top5: the same when any of five guesses counts; None for five classes or fewer.
+        loss: mean cross-entropy.
+        per_class: the accuracy on the images of each class, by its name; a class without images is left out.
+        images: how many were tested.
+        seconds: the test took, with the reading of the images.
+        description: of the data.
+    """
+
+    accuracy: float
+    top5: float | None
+    loss: float
+    per_class: dict[str, float]
+    images: int
+    seconds: float
+    description: str
+
+    def table(self) -> Table:
+        """The accuracy on each class, and on all images below it."""
+        summary = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f}"
+        summary += "" if self.top5 is None else f", top-5 {self.top5:.2%}"
+        return Table(
+            ["class", "accuracy"],
+            [[name, f"{accuracy:.2%}"] for name, accuracy in self.per_class.items()],
+            self.description,
+            [summary, f"{self.images} images in {self.seconds:.1f} s"],
+        )
+
+    def __rich__(self) -> RenderableType:
+        return self.table().__rich__()
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+
+def evaluate(
+    source: str | Path | nn.Module,
+    data: str | ImageData | None = None,
+    *,
+    progress: bool = True,
+    **overrides: Any,
+) -> Evaluation:
+    """Tests a network on the test images of a data set.
+
+    Args:
+        source: the folder of a finished training, a checkpoint (model.safetensors) or a module, which is left as it is.
+        data: to test on: a source as in a recipe, or an opened data set; by default what the network was trained on.
+            For a checkpoint, the images are normalised as those that the network was trained on.
+        progress: whether a progress bar may be shown, when checking a folder of images takes long.
+        overrides: keys of the recipe that tell how to test: `image_size`, `limit`, `batch_size`, `workers`,
+            `accelerator`, `precision`, `channels_last`, `data_root`, `bad_images`.
+
+    Raises:
+        ValueError: the checkpoint can't be read; the data can't be read or has other channels or classes than the
+            network; a module comes without data.
+
+    >>> evaluate("runs/digits").accuracy  # doctest: +SKIP
+    0.99
+    """
+    if isinstance(source, nn.Module):
+        if data is None:
+            raise ValueError("data must be given to test a module, got none")
+        network, recipe, info = copy.deepcopy(source), Recipe(), None
+    else:
+        path = Path(source)
+        network, config = load_model(path / MODEL if path.is_dir() else path)
+        info = image_info(config)
+        recipe = Recipe.of({**config["recipe"], "image_size": info.image_size})
+    named = {"data": data} if isinstance(data, str) else {}
+    recipe = Recipe.of({**recipe.plain(), "augment": False, **named, **overrides})
+    opened = data if isinstance(data, ImageData) else open_data(recipe, progress=progress)
+    return measured(network, opened if info is None else prepared_for(opened, info), recipe)
+
+
+def measured(network: nn.Module, data: ImageData, recipe: Recipe) -> Evaluation:
+    """Runs a network over the test images, in evaluation mode."""
+    device = torch.device(chosen_accelerator(recipe))
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = network.to(device).to(memory_format=layout).eval()
+    found = scores(data.num_classes, per_class=True).to(device)
+    batches = loader(data.test, Draws(len(data.test), recipe.batch_size, training=False), workers=recipe.workers)
+    begin = time.perf_counter()
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        for images, labels in batches:
+            logits = network(images.to(device, memory_format=layout))
+            if logits.shape != (len(images), data.num_classes):
+                raise ValueError(
+                    f"the network must give {data.num_classes} scores for an image, as the data has classes, "
+                    f"got shape {tuple(logits.shape)} for {len(images)} images"
+                )
+            found.update(logits, labels.to(device))
+    values = found.compute()
+    present = data.test.labels.bincount(minlength=data.num_classes)
+    return Evaluation(
+        accuracy=values["accuracy"].item(),
+        top5=values["top5"].item() if "top5" in values else None,
+        loss=values["loss"].item(),
+        per_class={
+            name: accuracy
+            for name, accuracy, count in zip(data.classes, values["per_class"].tolist(), present, strict=True)
+            if count
+        },
+        images=len(data.test),
+        seconds=time.perf_counter() - begin,
+        description=data.description,
+    )

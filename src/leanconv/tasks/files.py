@@ -1,0 +1,43 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Puts `content` into a file; whoever reads the path finds the old content or the new, never a part.
+
+    Args:
+        path: of the file; its folder exists.
+        content: all that the file shall hold; text is written as UTF-8.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written; what the file held before is still there.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path} ({len(content)} bytes): {error.strerror}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, with those above it, unless it is there.
+
+    Raises:
+        OSError: it can't be made, or a file has that name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error

@@ -1,0 +1,46 @@
+"""Lightning, kept quiet and made to behave as a function should."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CHATTER = ("lightning.pytorch", "lightning.fabric")
+NOISE = (
+    "The '.*_dataloader' does not have many workers",  # how many is the recipe's choice
+    "GPU available but not used",  # so is the device
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 with torch 2.14
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences lightning's tips and the warnings that a user can do nothing about, and no others."""
+    loggers = [logging.getLogger(name) for name in CHATTER]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in NOISE:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def ctrl_c_raises() -> Iterator[None]:
+    """Raises `KeyboardInterrupt` where lightning ends the process; it ignores Ctrl-C from then on, which is undone."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit:
+        if not isinstance(exit.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None

@@ -1,0 +1,58 @@
+"""The network that a recipe asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from leanconv import models, surgery
+
+if TYPE_CHECKING:
+    from leanconv.tasks.data import ImageInfo
+    from leanconv.tasks.recipe import Recipe
+
+
+def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
+    """Builds a recipe's network for images of some kind: the model, its first weights, then the operator.
+
+    Weights of a checkpoint go in before the operator if they are of the dense network, which carries them over, and
+    after it if they are of the same operator. New weights come from PyTorch's global generator.
+
+    Args:
+        recipe: its keys `model`, `operator`, `where`, `pretrained` and `weights` count.
+        info: the images; an opened data set will do.
+
+    Raises:
+        ValueError: the model or its weights don't exist, the operator takes none of its layers, or the checkpoint is
+            of another network.
+    """
+    network = models.create(
+        recipe.model, num_classes=info.num_classes, in_chans=info.in_chans, pretrained=recipe.pretrained
+    )
+    if recipe.weights is None:
+        return with_operator(network, recipe, info, trained=recipe.pretrained).train()
+
+    from leanconv.tasks.checkpoint import load_weights, read_config
+
+    earlier = read_config(recipe.weights)["operator"]
+    if earlier not in ("dense", recipe.operator):
+        raise ValueError(
+            f"weights must be of the dense network or of {recipe.operator!r}, got {recipe.weights} of {earlier!r}"
+        )
+    if earlier == "dense":
+        load_weights(recipe.weights, network)
+    network = with_operator(network, recipe, info, trained=True)
+    if earlier != "dense":
+        load_weights(recipe.weights, network)
+    return network.train()
+
+
+def with_operator(network: nn.Module, recipe: Recipe, info: ImageInfo, *, trained: bool) -> nn.Module:
+    """The network with the recipe's operator in the layers that it takes."""
+    if recipe.operator == "dense":
+        return network
+    example = torch.zeros(1, info.in_chans, info.image_size, info.image_size)
+    plan = surgery.plan(network, recipe.operator, where=recipe.where or None, example=example)
+    return surgery.swap(network, plan, trained=trained)

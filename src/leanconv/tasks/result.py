@@ -1,0 +1,60 @@
+"""What a finished training gave, as it stands in its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from leanconv.tasks.files import write
+
+FILE = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished training gave.
+
+    Attributes:
+        accuracy: on the test images after the last epoch, 0 to 1.
+        top5: the same when any of five guesses counts; None for five classes or fewer.
+        loss: cross-entropy on the test images.
+        seconds: of training with the tests after each epoch, summed over resumed runs.
+        epochs: how many were trained.
+        params: of the network.
+        seed: of the recipe.
+        device: what trained last.
+        threads: of PyTorch on the CPU.
+        versions: of Python and the libraries that trained.
+    """
+
+    accuracy: float
+    top5: float | None
+    loss: float
+    seconds: float
+    epochs: int
+    params: int
+    seed: int
+    device: str
+    threads: int
+    versions: dict[str, str]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Reads the result of a run folder.
+
+        Raises:
+            ValueError: the training in the folder isn't finished, or its result.json is damaged.
+        """
+        path = Path(folder) / FILE
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise ValueError(f"{folder} must hold a finished training, got no {FILE}") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} must be a result that leanconv wrote: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Writes result.json."""
+        write(folder / FILE, json.dumps(asdict(self), indent=1))

@@ -1,0 +1,146 @@
+"""What the values of a recipe must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanconv.errors import unknown
+
+if TYPE_CHECKING:
+    from leanconv.tasks.recipe import Recipe
+
+CHOICES = {
+    "schedule": ("cosine", "steps", "constant"),
+    "precision": ("fp32", "bf16"),
+    "bad_images": ("skip", "refuse", "unchecked"),
+    "accelerator": ("auto", "cpu", "gpu"),
+    "strategy": ("auto", "ddp", "fsdp"),
+}
+
+SOURCES = ("digits", "cifar10", "cifar100", "fashion-mnist", "imagefolder:PATH", "arrays:FILE.npz")
+
+COMMON_OPTIMIZERS = ("sgd", "momentum", "adamw")  # known without importing timm, which takes seconds
+
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "model": ("named", lambda name: name != ""),
+    "image_size": ("at least 1", lambda size: size is None or size >= 1),
+    "epochs": ("at least 1", lambda count: count >= 1),
+    "batch_size": ("at least 1", lambda count: count >= 1),
+    "lr": ("above 0", lambda rate: 0 < rate < float("inf")),
+    "momentum": ("at least 0 and below 1", lambda share: 0 <= share < 1),
+    "weight_decay": ("at least 0", lambda decay: 0 <= decay < float("inf")),
+    "decay_epochs": ("rising, from 1", lambda epochs: all(a < b for a, b in zip((0, *epochs), epochs, strict=False))),
+    "decay_rate": ("above 0 and at most 1", lambda rate: 0 < rate <= 1),
+    "warmup_epochs": ("at least 0", lambda count: count >= 0),
+    "label_smoothing": ("at least 0 and below 1", lambda share: 0 <= share < 1),
+    "mixup": ("at least 0", lambda alpha: 0 <= alpha < float("inf")),
+    "cutmix": ("at least 0", lambda alpha: 0 <= alpha < float("inf")),
+    "ema": ("at least 0 and below 1", lambda decay: 0 <= decay < 1),
+    "accumulate": ("at least 1", lambda count: count >= 1),
+    "workers": ("at least 0", lambda count: count >= 0),
+    "devices": ("at least 1", lambda count: count >= 1),
+    "num_nodes": ("at least 1", lambda count: count >= 1),
+    "limit": ("at least 0", lambda count: count >= 0),
+    "seed": ("at least 0", lambda seed: seed >= 0),
+}
+
+
+def converted(key: str, hint: str, value: Any) -> Any:
+    """A value in its strict form: a list as a tuple, a string as a path, a whole number as a float.
+
+    Args:
+        key: of the recipe.
+        hint: the type in source form: "int", "float", "bool", "str", "int | None", "Path | None", "tuple[int, ...]".
+        value: what came.
+
+    Raises:
+        ValueError: the value isn't of that type.
+    """
+    kind = hint.removesuffix(" | None")
+    if value is None and kind != hint:
+        return None
+    match kind, value:
+        case ("bool", bool()) | ("str", str()) | ("float", float()) | ("Path", Path()):
+            return value
+        case "int", int() if not isinstance(value, bool):
+            return value
+        case "float", int() if not isinstance(value, bool):
+            return float(value)
+        case "float", str():  # YAML reads 1e-4, without a point, as text
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        case "Path", str() if value:
+            return Path(value)
+        case "tuple[int, ...]", list() | tuple() if all(type(item) is int for item in value):
+            return tuple(value)
+    raise ValueError(f"recipe key {key!r} must be of type {hint}, got {value!r}")
+
+
+def check(recipe: Recipe) -> None:
+    """Goes through all rules.
+
+    Raises:
+        ValueError: the first one that is broken.
+    """
+    for key, choices in CHOICES.items():
+        if getattr(recipe, key) not in choices:
+            raise unknown(f"{key} in the recipe", getattr(recipe, key), choices)
+    for key, (rule, holds) in RANGES.items():
+        if not holds(value := getattr(recipe, key)):
+            raise ValueError(f"recipe key {key!r} must be {rule}, got {value!r}")
+    check_source(recipe.data)
+    check_operator(recipe.operator)
+    check_optimizer(recipe.optimizer)
+    check_together(recipe)
+
+
+def check_source(data: str) -> None:
+    name, colon, path = data.partition(":")
+    if name not in [source.partition(":")[0] for source in SOURCES]:
+        raise unknown("data source", data, SOURCES)
+    form = next(source for source in SOURCES if source.startswith(name))
+    if (":" in form) != bool(colon and path):
+        raise ValueError(f"recipe key 'data' must be of the form {form!r}, got {data!r}")
+
+
+def check_operator(operator: str) -> None:
+    if operator != "dense":
+        from leanconv.surgery import parse_operator
+
+        parse_operator(operator)
+
+
+def check_optimizer(name: str) -> None:
+    if name not in COMMON_OPTIMIZERS:
+        from timm.optim import list_optimizers
+
+        if name not in (names := list_optimizers()):
+            raise unknown("optimizer", name, names)
+
+
+def check_together(recipe: Recipe) -> None:
+    """The rules that look at more than one key."""
+    if recipe.warmup_epochs > recipe.epochs:
+        raise ValueError(
+            f"recipe key 'warmup_epochs' must be at most epochs ({recipe.epochs}), got {recipe.warmup_epochs}"
+        )
+    if recipe.decay_epochs and recipe.schedule != "steps":
+        raise ValueError(f"recipe key 'decay_epochs' needs the schedule 'steps', got {recipe.schedule!r}")
+    if recipe.schedule == "steps" and not recipe.decay_epochs:
+        raise ValueError("recipe key 'decay_epochs' must name at least one epoch for the schedule 'steps', got none")
+    share = recipe.processes * (2 if recipe.mixup or recipe.cutmix else 1)  # timm's mixup pairs the images of a batch
+    if recipe.batch_size % share:
+        because = "twice the processes, as mixup pairs images" if share > recipe.processes else "the processes"
+        raise ValueError(
+            f"recipe key 'batch_size' must be a multiple of {share} ({because}), got {recipe.batch_size}"
+        )
+    if recipe.ema and recipe.strategy == "fsdp":
+        raise ValueError(f"recipe key 'ema' must be 0 with the strategy 'fsdp', got {recipe.ema}")
+    if recipe.strategy == "fsdp" and recipe.accelerator == "cpu":
+        raise ValueError("recipe key 'strategy' must be 'auto' or 'ddp' on the cpu, got 'fsdp'")
+    if recipe.pretrained and recipe.weights:
+        raise ValueError(f"recipe key 'weights' must be empty when pretrained is true, got {str(recipe.weights)!r}")

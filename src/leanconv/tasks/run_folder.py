@@ -1,0 +1,49 @@
+"""The folder of one training: whose it is, and what it must hold."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from leanconv.tasks.data import ImageData
+from leanconv.tasks.files import make_folder, write
+from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.result import FILE
+
+RECIPE = "recipe.yaml"
+MODEL = "model.safetensors"
+
+# Where and how fast a training runs may change when it is resumed; what it trains may not.
+CIRCUMSTANCES = {"data_root", "workers", "accelerator", "devices", "strategy", "num_nodes"}
+
+log = logging.getLogger(__name__)
+
+
+def claim(folder: Path, recipe: Recipe) -> bool:
+    """Makes a folder the one of a recipe, and says whether the training in it is finished.
+
+    Raises:
+        ValueError: it is the folder of another recipe; the message names the keys that differ.
+        OSError: it can't be made or written.
+    """
+    make_folder(folder)
+    path = folder / RECIPE
+    if not path.exists():
+        recipe.save(path)
+    ours, theirs = recipe.plain(), Recipe.load(path).plain()
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in CIRCUMSTANCES]
+    if differing:
+        differences = ", ".join(f"{key} ({theirs[key]!r} there, {ours[key]!r} here)" for key in differing)
+        raise ValueError(f"{folder} must be new or hold a training of the same recipe, got another {differences}")
+    return (folder / FILE).exists() and (folder / MODEL).exists()
+
+
+@rank_zero_only
+def note_unreadable(folder: Path, data: ImageData) -> None:
+    """Warns of images that were left out, and lists them in unreadable.txt."""
+    if data.unreadable:
+        path = folder / "unreadable.txt"
+        write(path, "".join(f"{image}: {reason}\n" for image, reason in data.unreadable))
+        log.warning("%d images can't be read and are left out; %s lists them", len(data.unreadable), path)

@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from leanconv.tasks import Recipe, open_data
+from leanconv.tasks.data import UnreadableImage
+
+
+def fill(folder: Path, count: int, value: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        Image.new("RGB", (40, 30), (value, index, 0)).save(folder / f"{index:02}.png")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    for name, value in (("ant", 50), ("bee", 200)):
+        fill(tmp_path / "pictures" / name, 10, value)
+    return tmp_path / "pictures"
+
+
+def recipe_for(folder: Path, **values) -> Recipe:
+    return Recipe(data=f"imagefolder:{folder}", image_size=24, **values)
+
+
+def test_a_flat_folder_is_split(flat):
+    data = open_data(recipe_for(flat))
+    assert data.classes == ("ant", "bee")
+    assert (len(data.train), len(data.test)) == (16, 4)
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    assert not set(data.train.paths) & set(data.test.paths)
+
+
+@pytest.mark.parametrize("test_folder", ["val", "valid", "test"])
+def test_folders_to_train_and_to_test_on(tmp_path, test_folder):
+    fill(tmp_path / "train" / "ant", 3, 50)
+    fill(tmp_path / "train" / "bee" / "deeper", 2, 200)
+    fill(tmp_path / test_folder / "bee", 1, 200)
+    data = open_data(recipe_for(tmp_path))
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.test.labels.tolist() == [1]
+
+
+def test_images_are_prepared_as_timm_prepares_them(flat):
+    data = open_data(recipe_for(flat))
+    image, label = data.test[0]
+    assert image.shape == (3, 24, 24)
+    assert label == 0
+    red = (50 / 255 - data.mean[0]) / data.std[0]
+    torch.testing.assert_close(image[0], torch.full((24, 24), red))
+    assert data.train[0][0].shape == (3, 24, 24)
+
+
+def test_size_224_by_default(flat):
+    assert open_data(Recipe(data=f"imagefolder:{flat}", limit=2)).test[0][0].shape == (3, 224, 224)
+
+
+def test_the_limit_takes_both_classes(flat):
+    assert open_data(recipe_for(flat, limit=12)).train.labels.unique().tolist() == [0, 1]
+
+
+@pytest.fixture
+def damaged(flat: Path) -> Path:
+    (flat / "ant" / "00.png").write_bytes(b"")
+    (flat / "ant" / "01.png").write_bytes((flat / "ant" / "02.png").read_bytes()[:60])
+    (flat / "bee" / "03.png").write_text("no image")
+    return flat
+
+
+def test_bad_images_are_left_out_and_named(damaged):
+    data = open_data(recipe_for(damaged))
+    assert len(data.train) + len(data.test) == 17
+    assert [path.name for path, _ in data.unreadable] == ["00.png", "01.png", "03.png"]
+    assert data.unreadable[0][1] == "the file is empty"
+    assert not {path for path, _ in data.unreadable} & {*data.train.paths, *data.test.paths}
+    assert len(data.train.labels) == len(data.train.paths)
+
+
+def test_bad_images_are_refused(damaged):
+    with pytest.raises(ValueError, match=r"got 3 of 20 that aren't: .*00\.png \(the file is empty\)"):
+        open_data(recipe_for(damaged, bad_images="refuse"))
+
+
+def test_unchecked_images_are_named_when_they_come(damaged):
+    data = open_data(recipe_for(damaged, bad_images="unchecked"))
+    assert len(data.train) + len(data.test) == 20
+    with pytest.raises(UnreadableImage, match=r"cannot read the image .*png"):
+        for _ in [*data.train, *data.test]:
+            pass
+
+
+def test_a_folder_without_a_readable_image_is_refused(tmp_path):
+    fill(tmp_path / "ant", 5, 50)
+    for path in (tmp_path / "ant").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"must hold readable training images, got none \(5 unreadable\)"):
+        open_data(recipe_for(tmp_path))
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(ValueError, match="must name a folder of images"):
+        open_data(recipe_for(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="must hold one folder for each class, got none"):
+        open_data(recipe_for(tmp_path))
+    fill(tmp_path / "train" / "ant", 1, 0)
+    with pytest.raises(ValueError, match="one of the folders val, valid, test beside train"):
+        open_data(recipe_for(tmp_path))
+    fill(tmp_path / "val" / "bee", 1, 0)
+    with pytest.raises(ValueError, match=r"every class in .*val must be one in .*train, got bee too"):
+        open_data(recipe_for(tmp_path))
+    (tmp_path / "train" / "bee").mkdir()
+    with pytest.raises(ValueError, match=r"each class folder must hold images .*none in .*bee"):
+        open_data(recipe_for(tmp_path))
+
+
+FLOWERS = Path(__file__).parents[3] / "../shared/data/flowers12"
+
+
+@pytest.mark.skipif(not FLOWERS.is_dir(), reason="the flowers12 images aren't beside the checkout")
+def test_real_flowers():
+    data = open_data(Recipe(data=f"imagefolder:{FLOWERS}", image_size=64))
+    assert (len(data.train), len(data.test), data.num_classes) == (720, 240, 12)
+    assert data.unreadable == ()
+    images, _ = data.test.batch(range(0, 240, 10))
+    assert abs(images.mean().item()) < 1
+    assert np.isfinite(images.numpy()).all()
