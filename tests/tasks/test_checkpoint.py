@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from leanconv import surgery
 from leanconv.tasks import build_network, load_model, open_data, save_model
 from leanconv.tasks.checkpoint import configuration, load_weights
 
@@ -91,3 +92,23 @@ def test_foreign_files_are_refused(path, tmp_path):
         save_file({"weight": torch.zeros(2)}, path, header)
         with pytest.raises(ValueError, match="must be a checkpoint that leanconv wrote"):
             load_model(path)
+
+
+def test_swapped_and_fused_models_come_back(network, quick, tmp_path):
+    """What surgery did after the recipe's own operator is in the header, and is done again before the weights go in."""
+    images, config = torch.randn(3, 3, 16, 16), configuration(quick, open_data(quick))
+    dense = build_network(quick, open_data(quick))
+    plan = surgery.plan(dense, "tied", blocks=4)
+    lean = surgery.swap(dense, plan).eval()
+    for module in lean.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    config["plans"] = [plan.to_yaml()]
+    save_model(tmp_path / "lean.safetensors", lean, config)
+    assert torch.equal(load_model(tmp_path / "lean.safetensors")[0](images), lean(images))
+    fused = surgery.fuse(lean, images[:1])
+    save_model(tmp_path / "fused.safetensors", fused, {**config, "fused": True})
+    loaded = load_model(tmp_path / "fused.safetensors")[0]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in loaded.modules())
+    torch.testing.assert_close(loaded(images), lean(images), rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import leanconv
+from leanconv import surgery
 from leanconv.tasks.data.images import ImageInfo
 from leanconv.tasks.files import write
 from leanconv.tasks.networks import build_network
@@ -37,7 +38,8 @@ def save_model(path: str | Path, module: nn.Module, config: Mapping[str, Any]) -
     Args:
         path: of the file.
         module: the network, on any device.
-        config: as `configuration` makes it; other keys with values that JSON knows may be added.
+        config: as `configuration` makes it; besides, `plans` lists what else was swapped, as YAML, and `fused` says
+            whether the norms are folded. Other keys with values that JSON knows may be added.
 
     Raises:
         OSError: the file can't be written; one of that name stays as it was.
@@ -69,7 +71,12 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     config = read_config(path)
     recipe = Recipe.of({**config["recipe"], "weights": None, "pretrained": False})
-    network = build_network(recipe, image_info(config))
+    info = image_info(config)
+    network = build_network(recipe, info)
+    for plan in config.get("plans", ()):
+        network = surgery.swap(network, surgery.Plan.from_yaml(plan))
+    if config.get("fused"):
+        network = surgery.fuse(network, torch.randn(1, info.in_chans, info.image_size, info.image_size))
     load_weights(path, network)
     return network.eval(), config
 

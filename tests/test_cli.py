@@ -1,0 +1,286 @@
+import csv
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import leanconv
+from leanconv.cli import app, main
+from leanconv.models import create
+from leanconv.surgery import Plan, fuse
+from leanconv.tasks import Recipe, load_model, save_model
+from leanconv.tasks.checkpoint import configuration
+from leanconv.tasks.data import ImageInfo
+
+COMMANDS = ["ops", "models", "plan", "swap", "profile", "train", "eval", "compare", "fuse"]
+INFO = ImageInfo(
+    num_classes=10, in_chans=1, image_size=16, mean=(0.5,), std=(0.25,), classes=tuple(map(str, range(10)))
+)
+
+
+def output(capsys, *tokens):
+    main(tokens)
+    return capsys.readouterr().out
+
+
+def complaint(capsys, *tokens):
+    with pytest.raises(SystemExit) as stopped:
+        main(tokens)
+    assert stopped.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith("leanconv: ")
+    assert text.count("\n") == 1
+    return text
+
+
+def run(*tokens, **options):
+    command = [sys.executable, "-m", "leanconv.cli", *tokens]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A network with norms that have seen something, as a training leaves it."""
+    network = create("cifar_resnet20", num_classes=10, in_chans=1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, configuration(Recipe(), INFO))
+    return path
+
+
+def test_help_answers_without_loading_torch():
+    code = "import sys, leanconv.cli; print([name for name in ('torch', 'timm', 'lightning') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = run("--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_by_example(capsys, command):
+    text = output(capsys, command, "--help")
+    assert f"leanconv {command}" in text.partition("For example:")[2]
+
+
+def test_the_version_is_told(capsys):
+    assert output(capsys, "--version") == f"{leanconv.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_every_recipe_key_is_an_option_with_its_default(command):
+    lines = help_lines(command)
+    for field in dataclasses.fields(Recipe):
+        if command == "compare" and field.name in ("operator", "seed"):
+            continue
+        [line] = [line for line in lines if line.startswith(f"--{field.name.replace('_', '-')} ")]
+        if field.default not in (None, "", ()):
+            assert f"[default: {field.default}]" in line
+
+
+def help_lines(command):
+    """The options of a command, each with its help on one line."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    text = StringIO()
+    app.help_print(command, console=Console(file=text, width=400))
+    return [line.strip("│ ") for line in text.getvalue().splitlines()]
+
+
+def test_ops_and_models_are_listed(capsys):
+    text = output(capsys, "ops")
+    assert "tied " in text
+    assert "blocks=2" in text
+    assert "dense" in text
+    assert output(capsys, "models").split() >= ["cifar_resnet20", "cifar_resnet32"]
+    assert output(capsys, "models", "resnet1?").split() == ["resnet18"]
+
+
+def test_plan_shows_choices_and_writes_them(capsys, tmp_path):
+    path = tmp_path / "plan.yaml"
+    conditions = ["--where", "layer*.conv1", "--stage", "3", "--min-channels", "64", "--kernel-size", "3"]
+    text = output(capsys, "plan", "cifar_resnet20", "tied:blocks=4", *conditions, "--out", str(path))
+    assert "tied:blocks=4" in text
+    assert "layer1.0.conv1" in text
+    assert f"wrote {path}" in text
+    plan = Plan.load(path)
+    assert [choice.name for choice in plan.taken] == ["layer3.1.conv1", "layer3.2.conv1"]
+    assert plan.settings == {"blocks": 4}
+    assert "stem" not in output(capsys, "plan", "cifar_resnet20", "tied", "--in-chans", "4", "--scope", "all")
+
+
+def test_swap_writes_the_weights_and_the_plan(capsys, tmp_path, checkpoint):
+    path = tmp_path / "lean.safetensors"
+    text = output(capsys, "swap", str(checkpoint), "tied:blocks=2", "--where", "layer3.*", "--out", str(path))
+    assert "6 of 19 layers taken" in text
+    dense = load_model(checkpoint)[0]
+    expected = leanconv.swap(dense, leanconv.plan(dense, "tied:blocks=2", where="layer3.*")).state_dict()
+    tensors = load_file(path)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
+    plan = tmp_path / "plan.yaml"
+    main(["plan", str(checkpoint), "tied:blocks=2", "--where", "layer3.*", "--out", str(plan)])
+    main(["swap", str(checkpoint), "--plan", str(plan), "--out", str(tmp_path / "again.safetensors")])
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_profile_compares_operators_by_turns(capsys):
+    tokens = ["profile", "cifar_resnet20", "--operators", "dense,tied:blocks=2,tied-se:blocks=2,reduction=4"]
+    text = output(capsys, *tokens, "--rounds", "2", "--channels-last", "--dtype", "bfloat16", "--num-classes", "100")
+    assert "275.6 ×1.00" in text
+    assert "cifar_resnet20 tied:blocks=2" in text
+    assert "cifar_resnet20 tied-se:blocks=2,reduction=4" in text
+    assert "1×3×32×32, bfloat16, channels_last, inference" in text
+    assert "2 interleaved rounds" in text
+
+
+def test_profile_fuses_and_breaks_down(capsys, checkpoint):
+    tokens = ["profile", str(checkpoint), "--fused", "--layers", "--no-latency", "--shape", "2,1,8,8"]
+    text = output(capsys, *tokens)
+    assert "2×64×2×2" in text
+    assert "BatchNorm2d" not in text
+    assert " ms " not in text
+    assert "1×1×16×16" in output(capsys, "profile", str(checkpoint), "--rounds", "1")
+
+
+def test_train_eval_and_fuse_follow_each_other(capsys, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 3\nwarmup_epochs: 0\nbatch_size: 32\n")
+    folder = tmp_path / "run"
+    tokens = ["train", "--recipe", str(recipe), "--epochs", "1", "--limit", "96", "--operator", "tied:blocks=2"]
+    text = output(capsys, *tokens, "--no-augment", "--out", str(folder))
+    assert "after 1 epochs" in text
+    stored = Recipe.load(folder / "recipe.yaml")
+    assert (stored.epochs, stored.batch_size, stored.limit, stored.augment) == (1, 32, 96, False)
+    assert stored.operator == "tied:blocks=2"
+    first = (folder / "model.safetensors").read_bytes()
+    assert output(capsys, *tokens, "--no-augment", "--out", str(folder)) == text
+    assert (folder / "model.safetensors").read_bytes() == first
+
+    accuracy = text.split()[1]
+    assert f"accuracy {accuracy}" in output(capsys, "eval", str(folder))
+    assert "20 images" in output(capsys, "eval", str(folder / "model.safetensors"), "--limit", "20")
+
+    path = tmp_path / "fused.safetensors"
+    text = output(capsys, "fuse", str(folder / "model.safetensors"), "--out", str(path))
+    assert "untied, layer3.2.bn2 folded in" in text
+    network = load_model(folder / "model.safetensors")[0]
+    expected = fuse(network, torch.randn(1, 1, 16, 16)).state_dict()
+    tensors = load_file(path)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
+
+
+def test_compare_leaves_a_table_and_a_report(capsys, tmp_path):
+    out = tmp_path / "comparison"
+    tokens = ["compare", "--operators", "dense,tied:blocks=2", "--seeds", "1", "--out", str(out)]
+    recipe = ["--epochs", "1", "--warmup-epochs", "0", "--limit", "64", "--batch-size", "32", "--image-size", "8"]
+    text = output(capsys, *tokens, *recipe)
+    assert "cifar_resnet20 on digits" in text
+    assert text.endswith(f"report: {out / 'report.html'}\n")
+    assert "tied:blocks=2" in (out / "report.html").read_text()
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert [row["operator"] for row in rows] == ["dense", "tied:blocks=2"]
+
+
+def test_the_folder_of_a_training_is_named_after_its_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--epochs", "1", "--warmup-epochs", "0", "--limit", "32", "--batch-size", "32", "--seed", "3"])
+    assert (tmp_path / "runs" / "cifar_resnet20-dense-digits-seed3" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+        (["train", "--epoch", "3"], "Unknown option: --epoch. Did you mean --epochs?"),
+        (["train", "--epochs", "three"], "Invalid value for --epochs"),
+        (["train", "--epochs", "0"], "recipe key 'epochs' must be at least 1, got 0"),
+        (["train", "--data", "digit"], "unknown data source 'digit': did you mean 'digits'?"),
+        (["train", "--recipe", "no/such.yaml"], "no/such.yaml"),
+        (["plan", "cifar_resnet20", "tide"], "unknown operator 'tide': did you mean 'tied'?"),
+        (["plan", "cifar_resnet2O", "tied"], "unknown model 'cifar_resnet2O': did you mean 'cifar_resnet"),
+        (["plan", "cifar_resnet20"], "requires an argument"),
+        (["plan", "cifar_resnet20", "tied", "--scope", "al"], "unknown scope 'al'"),
+        (["plan", "cifar_resnet20", "tied", "--out", "/no/such/folder/plan.yaml"], "/no/such/folder/plan.yaml"),
+        (["models", "cifar_resnext*"], "unknown model 'cifar_resnext*': did you mean"),
+        (["swap", "cifar_resnet20", "--out", "x"], "swap needs either an operator or --plan FILE"),
+        (["swap", "cifar_resnet20", "tied", "--plan", "p", "--out", "x"], "either an operator or --plan FILE"),
+        (["swap", "cifar_resnet20", "--plan", "no.yaml", "--out", "x"], "no.yaml"),
+        (["swap", "cifar_resnet20", "tied:blocks=5", "--out", "x"], "takes none of the model's 19 layers"),
+        (["profile"], "profile needs at least one model"),
+        (["profile", "cifar_resnet20", "--shape", "1,3,x"], "shape must be numbers with commas in between"),
+        (["profile", "cifar_resnet20", "--shape", "1,3,32"], "whole numbers (N, C, H, W), got (1, 3, 32)"),
+        (["profile", "cifar_resnet20", "--shape", "1,4,32,32"], "can't run on an input of shape (1, 4, 32, 32)"),
+        (["profile", "cifar_resnet20", "--device", "cuda:99"], "device 'cuda:99' can't be used here"),
+        (["profile", "cifar_resnet20", "--dtype", "float31"], "unknown dtype 'float31': did you mean 'float32'"),
+        (["eval", "no_such_folder"], "no_such_folder"),
+        (["compare", "--operators", "dense,tide"], "unknown operator 'tide': did you mean 'tied'?"),
+        (["compare", "--seed", "3"], "Unknown option: --seed"),
+        (["compare", "--batch-siz", "3"], "Did you mean --batch-size?"),
+        (["fuse", __file__, "--out", "x"], "cannot read the checkpoint"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(capsys, tokens, message):
+    assert message in complaint(capsys, *tokens)
+
+
+def test_the_traceback_is_there_when_asked_for(monkeypatch):
+    monkeypatch.setenv("LEANCONV_DEBUG", "1")
+    with pytest.raises(ValueError, match="unknown operator"):
+        main(["plan", "cifar_resnet20", "tide"])
+
+
+def test_mistakes_end_the_process_with_2_and_nothing_on_stdout():
+    done = run("profile")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "leanconv: profile needs at least one model, as in: leanconv profile resnet50\n"
+
+
+def test_a_reader_that_leaves_early_causes_no_complaint():
+    for tokens in (["--help"], ["ops"]):
+        command = [sys.executable, "-m", "leanconv.cli", *tokens]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 1
+        process.stderr.close()
+
+
+def test_ctrl_c_ends_a_training_with_130_and_repeating_resumes(tmp_path):
+    folder = tmp_path / "run"
+    tokens = ["train", "--epochs", "15", "--limit", "32", "--batch-size", "32", "--out", str(folder)]
+    command = [sys.executable, "-m", "leanconv.cli", *tokens]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "leanconv: interrupted; repeat the command to resume"
+    assert "Traceback" not in err
+    finished = (folder / "metrics.csv").read_text().splitlines()[1:]
+    assert 1 <= len(finished) < 15
+    main(tokens)
+    resumed = (folder / "metrics.csv").read_text().splitlines()[1:]
+    assert len(resumed) == 15
+    assert resumed[: len(finished)] == finished
