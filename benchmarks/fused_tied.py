@@ -1,6 +1,6 @@
-"""Claim: with a norm, a 1x1 tied convolution is faster kept tied, the norm behind it; a larger one untied and folded.
+"""Claim: of the two fused forms of a tied convolution with its norm, `leanconv.fuse` takes the faster by itself.
 
-This is the rule of `leanconv.fuse(model, tied="auto")`. Both forms, with the ReLU that follows, in one interleaved run.
+Kept tied with the norm behind it, or untied with the norm folded in; with the ReLU that follows, interleaved.
 
     python benchmarks/fused_tied.py
 """
@@ -19,8 +19,10 @@ from leanconv.table import Table
 PROBLEMS = [
     (batch, channels, size, kernel, stride, blocks)
     for batch in (1, 8)
-    for channels, size, kernel, stride in ((64, 56, 3, 1), (256, 28, 3, 1), (256, 28, 3, 2), (512, 7, 3, 1),
-                                           (256, 56, 1, 1), (1024, 14, 1, 1), (2048, 7, 1, 1))
+    for channels, size, kernel, stride in (
+        (16, 32, 3, 1), (64, 8, 3, 1), (64, 56, 3, 1), (256, 28, 3, 1), (256, 28, 3, 2), (512, 7, 3, 1),
+        (256, 56, 1, 1), (1024, 14, 1, 1), (2048, 7, 1, 1),
+    )
     for blocks in (2, 4, 8)
 ]
 
@@ -46,7 +48,8 @@ def measure(problem, channels_last: bool) -> list[object]:
             same(fused(input), model(input), f"{form} {problem}")
         times = time_all({form: (lambda f=fused: f(input)) for form, fused in forms.items()}, 15)
     keep, untie = (times[form].median_ms for form in ("keep", "untie"))
-    chosen = keep if kernel == 1 else untie
+    automatic = lc.fuse(model, input)
+    chosen = keep if isinstance(automatic[0], TiedConv2d) else untie
     return [f"{kernel}x{kernel} /{stride}, {channels} ch, {size}²", batch, "channels_last" if channels_last else "NCHW",
             blocks, f"{keep:.3f}", f"{untie:.3f}", f"{untie / keep:.2f}", f"{chosen / min(keep, untie):.2f}"]
 

@@ -19,7 +19,7 @@ def prepare() -> str:
     """Sets the threads and the seed, and names what the figures hold for."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    return f"{device_name('cpu')}, {THREADS} of {os.cpu_count()} threads, fp32, torch {torch.__version__}"
+    return f"{device_name('cpu')} of {os.cpu_count()}, fp32, torch {torch.__version__}"
 
 
 def same(actual: torch.Tensor, expected: torch.Tensor, what: str) -> None:

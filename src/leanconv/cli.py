@@ -231,7 +231,7 @@ def profile(
     """
     if not models:
         raise ValueError("profile needs at least one model, as in: leanconv profile resnet50")
-    import torch
+    from leanconv.measure import Setting
 
     networks = {name: build.network(name) for name in models}
     first = networks[models[0]][1]
@@ -244,7 +244,8 @@ def profile(
             else:
                 variants[f"{name} {operator}"] = leanconv.swap(network, leanconv.plan(network, operator))
     if fused:
-        variants = {name: leanconv.fuse(network, torch.randn(size)) for name, network in variants.items()}
+        setting = Setting.of(size, channels_last=channels_last)
+        variants = {name: leanconv.fuse(setting.replica(net), setting.input()) for name, net in variants.items()}
     result = leanconv.profile(
         variants,
         size,
@@ -347,13 +348,11 @@ def fuse(checkpoint: Path, /, *, out: Path) -> None:
         checkpoint: FILE.safetensors that leanconv wrote.
         out: Checkpoint to write, FILE.safetensors.
     """
-    import torch
-
     from leanconv.tasks import load_model, save_model
+    from leanconv.tasks.checkpoint import fused_network
 
     network, configuration = load_model(checkpoint)
-    size = configuration["image_size"]
-    fused = leanconv.fuse(network, torch.randn(1, configuration["in_chans"], size, size))
+    fused = fused_network(network, configuration)
     save_model(out, fused, {**configuration, "fused": True})
     show(str(fused.fusion), f"wrote {out}")
 

@@ -69,13 +69,22 @@ def test_tied_convolutions_with_a_norm(form: str, channels_last: bool) -> None:
     fused = lc.fuse(model, input, tied=form)
     types = [type(fused[index]) for index in (0, 1, 3, 4)]
     untied, kept = [nn.Conv2d, nn.Identity], [TiedConv2d, nn.BatchNorm2d]
-    assert types == {"auto": untied + kept, "untie": untied * 2, "keep": kept * 2}[form]
+    automatic = untied * 2 if channels_last else untied + kept
+    assert types == {"auto": automatic, "untie": untied * 2, "keep": kept * 2}[form]
     if form != "keep":
         assert fused[0].groups == 2
     assert fused.fusion.error < 1e-14
     torch.testing.assert_close(fused(input), model(input), rtol=1e-5, atol=1e-5)
     if channels_last:
         assert fused(input).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_filters_that_outweigh_the_maps_stay_tied() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 64, 1), TiedConv2d(64, 64, 3, blocks=2), nn.BatchNorm2d(64)))
+    for size, kept in ((6, True), (64, False)):
+        fused = lc.fuse(model, torch.randn(1, 3, size, size))
+        assert isinstance(fused[1], TiedConv2d) == kept
+        assert ("stays tied" in fused.fusion.layers["1"]) == kept
 
 
 def test_a_convolution_in_two_places_is_replaced_in_both() -> None:

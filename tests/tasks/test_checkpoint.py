@@ -8,7 +8,7 @@ from torch import nn
 
 from leanconv import surgery
 from leanconv.tasks import build_network, load_model, open_data, save_model
-from leanconv.tasks.checkpoint import configuration, load_weights
+from leanconv.tasks.checkpoint import configuration, fused_network, load_weights
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_swapped_and_fused_models_come_back(network, quick, tmp_path):
     config["plans"] = [plan.to_yaml()]
     save_model(tmp_path / "lean.safetensors", lean, config)
     assert torch.equal(load_model(tmp_path / "lean.safetensors")[0](images), lean(images))
-    fused = surgery.fuse(lean, images[:1])
+    fused = fused_network(lean, config)
     save_model(tmp_path / "fused.safetensors", fused, {**config, "fused": True})
     loaded = load_model(tmp_path / "fused.safetensors")[0]
     assert not any(isinstance(module, nn.BatchNorm2d) for module in loaded.modules())

@@ -101,7 +101,7 @@ def test_csv_and_json_hold_the_same_numbers(whole, folder):
 def test_the_setting_says_how_to_repeat_it(whole, recipe, folder):
     setting = stored(folder)["setting"]
     assert set(setting["versions"]) == {"python", "leanconv", "torch", "torchvision", "timm", "lightning"}
-    assert setting["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert setting["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert setting["machine"]["threads"] == torch.get_num_threads()
     assert setting["started"] <= setting["finished"]
     assert setting["command"]
@@ -221,10 +221,10 @@ def test_a_line_tells_of_each_finished_training(recipe, tmp_path, capsys):
 
 COMPARE = """
 import sys
-from leanconv.tasks import Recipe
-from leanconv.tasks.comparing import compare
+from leanconv.tasks import Recipe, comparing
 
-print(compare(Recipe.load(sys.argv[1]), ["dense", "tied:blocks=2"], [0], sys.argv[2]).finished, flush=True)
+comparing.ROUNDS = 2
+print(comparing.compare(Recipe.load(sys.argv[1]), ["dense", "tied:blocks=2"], [0], sys.argv[2]).finished, flush=True)
 """
 
 

@@ -121,10 +121,9 @@ class TiedConv2d(nn.Module):
             self.in_channels, self.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,  # type: ignore[arg-type]
             conv.groups * self.blocks, conv.bias is not None, conv.padding_mode, conv.weight.device, conv.weight.dtype,
         )
-        with torch.no_grad():
-            plain.weight.copy_(untied(conv.weight, conv.groups, self.blocks))
-            if plain.bias is not None and conv.bias is not None:
-                plain.bias.copy_(untied(conv.bias, conv.groups, self.blocks))
+        for name, parameter in conv.named_parameters(recurse=False):
+            repeated = untied(parameter.detach(), conv.groups, self.blocks).clone()
+            setattr(plain, name, nn.Parameter(repeated, requires_grad=parameter.requires_grad))
         return plain.train(self.training)
 
     def extra_repr(self) -> str:

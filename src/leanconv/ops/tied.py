@@ -67,7 +67,10 @@ def tied_conv2d(
         input, padding = explicit_padding(input, padding, weight, stride, dilation)
     padding = pair("padding", padding)
     if groups == 1 and weight.shape[2:] == (1, 1) and padding == (0, 0):
-        return pointwise(input, weight, bias, stride, blocks)
+        if input.stride(1) == 1:
+            return pointwise_rows(input, weight, bias, stride, blocks)
+        if product_pays(input, weight, stride):
+            return pointwise_columns(input, weight, bias, stride, blocks)
     if groups == 1 and input.is_contiguous():
         return blocks_as_batch(input, weight, bias, stride, padding, dilation, blocks)
     if groups == 1 and stride[1] == 1 and input.is_contiguous(memory_format=torch.channels_last):
@@ -86,34 +89,59 @@ def reference(
     blocks: int,
 ) -> Tensor:
     """The definition: a grouped convolution whose filters are repeated for each block."""
-    return F.conv2d(input, untied(weight, groups, blocks), None if bias is None else untied(bias, groups, blocks),
-                    stride, padding, dilation, groups * blocks)
+    filters = untied(weight, groups, blocks)
+    if input.stride(1) != 1:
+        filters = filters.contiguous()  # else the output would take their memory format instead of the input's
+    return F.conv2d(input, filters, None if bias is None else untied(bias, groups, blocks), stride, padding, dilation,
+                    groups * blocks)
 
 
 def untied(parameter: Tensor, groups: int, blocks: int) -> Tensor:
     """Repeats a tied weight or bias for each block: what a convolution with groups · blocks groups takes.
 
+    A weight stays in its memory format, in which the convolution reads it fastest.
+
     >>> untied(torch.tensor([1, 2, 3, 4]), groups=2, blocks=2)
     tensor([1, 2, 1, 2, 3, 4, 3, 4])
     """
-    banks = parameter.unflatten(0, (groups, 1, parameter.shape[0] // groups))
-    return banks.expand(-1, blocks, *banks.shape[2:]).flatten(0, 2)
+    channels_last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+    rows = parameter.permute(0, 2, 3, 1) if channels_last else parameter
+    banks = rows.unflatten(0, (groups, 1, rows.shape[0] // groups))
+    repeated = banks.expand(-1, blocks, *banks.shape[2:]).flatten(0, 2)
+    return repeated.permute(0, 3, 1, 2) if channels_last else repeated
 
 
-def pointwise(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], blocks: int) -> Tensor:
-    """A 1x1 convolution is one matrix product, in either memory format."""
-    matrix = weight.flatten(1)
-    channels_last = input.stride(1) == 1
-    input = input[:, :, :: stride[0], :: stride[1]]
-    batch, channels, height, width = input.shape
-    if channels_last:
-        rows = input.permute(0, 2, 3, 1).unflatten(3, (blocks, channels // blocks))
-        return F.linear(rows, matrix, bias).flatten(3).permute(0, 3, 1, 2)
-    columns = input.reshape(batch * blocks, channels // blocks, height * width)
-    output = torch.matmul(matrix, columns)
-    if bias is not None:
-        output.add_(bias[:, None])
-    return output.view(batch, blocks * matrix.shape[0], height, width)
+def pointwise_rows(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], blocks: int) -> Tensor:
+    """In channels_last a 1x1 convolution is one matrix product, with a row of C/B values for each block of a pixel."""
+    pixels = input.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
+    rows = pixels.unflatten(3, (blocks, weight.shape[1]))
+    return F.linear(rows, weight.flatten(1), bias).flatten(3).permute(0, 3, 1, 2)
+
+
+def pointwise_columns(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], blocks: int
+) -> Tensor:
+    """In NCHW a 1x1 convolution is a matrix product for each block of each image, with a column for each pixel."""
+    pixels = input[:, :, :: stride[0], :: stride[1]]
+    batch, _, height, width = pixels.shape
+    columns = pixels.reshape(batch * blocks, weight.shape[1], height * width)
+    matrices = weight.flatten(1).expand(batch * blocks, -1, -1)
+    output = torch.bmm(matrices, columns) if bias is None else torch.baddbmm(bias[:, None], matrices, columns)
+    return output.view(batch, blocks * weight.shape[0], height, width)
+
+
+def product_pays(input: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
+    """Whether `pointwise_columns` beats a convolution of the blocks as a batch, as measured.
+
+    Its gradient makes a matrix for each block of each image: with large matrices and small maps that costs more than
+    the convolution's own copies. In training, those matrices may be a quarter of the maps.
+    """
+    if torch.compiler.is_exporting():
+        return True
+    pixels = -(-input.shape[2] // stride[0]) * -(-input.shape[3] // stride[1])
+    if torch.is_grad_enabled():
+        return 4 * weight.shape[0] <= pixels
+    return input.shape[0] == 1 or weight.shape[0] <= 4 * pixels
 
 
 def blocks_as_batch(

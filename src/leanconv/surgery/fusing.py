@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from leanconv.errors import unknown
 from leanconv.nn import TiedConv2d
 from leanconv.nn.arguments import name_of_type
-from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths
+from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths, watch
 from leanconv.table import Table
 
 FORMS = ("auto", "untie", "keep")
@@ -67,8 +67,8 @@ def fuse(
     * "untie": a grouped `nn.Conv2d` with the norm folded in (each block gets its own, scaled copy of the filters);
     * "keep": the weights stay tied, the norm stays after them: in eval mode it is one scale and shift per channel.
 
-    "auto" takes the faster as measured by `benchmarks/fused_tied.py`: "keep" for 1x1 kernels (a matrix product on a
-    view beats a grouped 1x1 convolution), "untie" for the others.
+    "auto" takes the faster as measured by `benchmarks/fused_tied.py`, for the example's size, batch and memory format:
+    "keep" for 1x1 kernels in NCHW and where repeated filters would outweigh the maps, "untie" for the others.
 
     Only an `nn.BatchNorm2d` itself is folded, never a subclass (it may hold an activation), and only where watching the
     model run shows that it alone takes the convolution's output. The result is compared with the model on random input,
@@ -127,10 +127,10 @@ def fusion_steps(model: nn.Module, example: Tensor, tied: str) -> list[Step]:
     plain_paths = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
     paths = tied_paths | {name for name in plain_paths if name.rpartition(".")[0] not in tied_paths}
     try:
-        norms = norm_after(model, example, paths)
+        flow = watch(model, example)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"example must be an input of the model, got shape {tuple(example.shape)}: {error}") from error
-    steps = []
+    norms, steps = norm_after(model, flow, paths), []
     for path in [name for name, _ in model.named_modules() if name in paths]:
         norm = norms.get(path)
         if norm is None:
@@ -139,15 +139,27 @@ def fusion_steps(model: nn.Module, example: Tensor, tied: str) -> list[Step]:
             steps.append(Step(path, norm, False, f"unchanged: {norm} {reason}"))
         elif path in plain_paths:
             steps.append(Step(path, norm, True, f"{norm} folded in"))
-        elif tied == "keep" or (tied == "auto" and kernel_of(model.get_submodule(path)) == (1, 1)):
+        elif tied == "keep" or (
+            tied == "auto" and faster_kept(model.get_submodule(path), flow.tensors[flow.outputs[path][0]])
+        ):
             steps.append(Step(path, norm, False, f"stays tied, {norm} scales and shifts after it"))
         else:
             steps.append(Step(path, norm, True, f"untied, {norm} folded in"))
     return steps
 
 
-def kernel_of(tied: nn.Module) -> tuple[int, ...]:
-    return tuple(tied.weight.shape[2:])  # type: ignore[index]
+def faster_kept(layer: Any, output: Tensor) -> bool:
+    """Whether a tied convolution with a norm is faster kept tied, as measured by `benchmarks/fused_tied.py`.
+
+    It is for 1x1 kernels in NCHW, where grouped convolutions are slow and products of matrices aren't; and where the
+    filters, repeated for each block, would outweigh the output. A strided one in channels_last is computed with
+    repeated filters even when it is tied.
+    """
+    channels_last = output.is_contiguous(memory_format=torch.channels_last)
+    if layer.conv.kernel_size == (1, 1) and not channels_last:
+        return True
+    repeats = channels_last and layer.conv.stride[1] > 1
+    return not repeats and layer.weight.numel() * layer.blocks > output.numel()
 
 
 def norm_reason(norm: nn.Module) -> str | None:

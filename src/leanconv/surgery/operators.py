@@ -14,7 +14,7 @@ from leanconv.errors import unknown
 from leanconv.nn import TiedConv2d, TiedSE
 from leanconv.nn.arguments import name_of_type, of_conv, require_positive
 from leanconv.surgery.sites import Site, convolutions
-from leanconv.surgery.watching import default_example, exit_norms
+from leanconv.surgery.watching import default_example, exit_norms, watch
 
 Settings = Mapping[str, Any]
 
@@ -99,7 +99,7 @@ def fresh_tied(conv: nn.Module, settings: Settings) -> nn.Module:
 
 def residual_exits(model: nn.Module, example: Tensor | None) -> list[Site]:
     """The norms that end a residual branch, found by watching the model run."""
-    names = exit_norms(model, default_example(model) if example is None else example)
+    names = exit_norms(model, watch(model, default_example(model) if example is None else example))
     return [Site(name, model.get_submodule(name)) for name in names]
 
 

@@ -43,14 +43,14 @@ class Flow:
         uses: by value, the functions that took it.
         depth: by value, how many convolutions and matrix products lie on the longest way to it.
         additions: the operands of each addition.
-        kept: every tensor seen, so that no id is given twice.
+        tensors: by value, the tensor; kept so that no id is given twice.
     """
 
     outputs: dict[str, list[Value]] = field(default_factory=dict)
     uses: dict[Value, list[Use]] = field(default_factory=dict)
     depth: dict[Value, int] = field(default_factory=dict)
     additions: list[list[Value]] = field(default_factory=list)
-    kept: list[Tensor] = field(default_factory=list)
+    tensors: dict[Value, Tensor] = field(default_factory=dict)
 
     def single_use(self, layer: str) -> Use | None:
         """The one function that takes the layer's output, or None where it is called or used more or less than once."""
@@ -85,7 +85,7 @@ class Watcher(TorchFunctionMode):
         depth = max((flow.depth.get(value, 0) for value in values), default=0)
         for tensor in results:
             flow.depth[value_of(tensor)] = depth + (name in CONVOLUTIONS)
-        flow.kept += [*inputs, *results]
+        flow.tensors |= {value_of(tensor): tensor for tensor in (*inputs, *results)}
         return result
 
 
@@ -114,7 +114,7 @@ def watch(model: nn.Module, example: Tensor) -> Flow:
             watcher.path.pop()
             if isinstance(output, Tensor):
                 watcher.flow.outputs.setdefault(name, []).append(value_of(output))
-                watcher.flow.kept.append(output)
+                watcher.flow.tensors[value_of(output)] = output
 
         return record
 
@@ -130,18 +130,16 @@ def watch(model: nn.Module, example: Tensor) -> Flow:
     return watcher.flow
 
 
-def norm_after(model: nn.Module, example: Tensor, layers: Iterable[str]) -> dict[str, str]:
+def norm_after(model: nn.Module, flow: Flow, layers: Iterable[str]) -> dict[str, str]:
     """By path of a layer, the path of the norm that alone takes its output, for those of `layers` that have one."""
-    flow = watch(model, example)
     called_once = {name for name in norm_paths(model) if len(flow.outputs.get(name, [])) == 1}
     uses = {name: flow.single_use(name) for name in layers}
     return {name: use.module for name, use in uses.items()
             if use is not None and use.function == "batch_norm" and use.module in called_once}
 
 
-def exit_norms(model: nn.Module, example: Tensor) -> list[str]:
+def exit_norms(model: nn.Module, flow: Flow) -> list[str]:
     """The last norm of each residual branch: its output goes into an addition alone, deeper than the shortcut's."""
-    flow = watch(model, example)
     owner = {flow.outputs[name][0]: name for name in norm_paths(model) if flow.single_use(name) is not None}
     deepest = [max(values, key=lambda value: flow.depth.get(value, 0)) for values in flow.additions if len(values) > 1]
     return [owner[value] for value in deepest if value in owner]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leanconv.tasks.checkpoint import load_model, save_model
+    from leanconv.tasks.comparing import compare
+    from leanconv.tasks.comparison import Comparison
     from leanconv.tasks.data import ImageData, ImageInfo, ImageSet, open_data
     from leanconv.tasks.evaluation import Evaluation, evaluate
     from leanconv.tasks.networks import build_network
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from leanconv.tasks.training import train
 
 _HOME = {
+    "Comparison": "comparison",
     "Evaluation": "evaluation",
     "ImageData": "data",
     "ImageInfo": "data",
@@ -25,6 +28,7 @@ _HOME = {
     "Recipe": "recipe",
     "Result": "result",
     "build_network": "networks",
+    "compare": "comparing",
     "evaluate": "evaluation",
     "load_model": "checkpoint",
     "open_data": "data",
@@ -33,6 +37,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "ImageData",
     "ImageInfo",
@@ -40,6 +45,7 @@ __all__ = [
     "Recipe",
     "Result",
     "build_network",
+    "compare",
     "evaluate",
     "load_model",
     "open_data",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import leanconv
 from leanconv import surgery
+from leanconv.measure import Setting
 from leanconv.tasks.data.images import ImageInfo
 from leanconv.tasks.files import write
 from leanconv.tasks.networks import build_network
@@ -76,9 +77,16 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     for plan in config.get("plans", ()):
         network = surgery.swap(network, surgery.Plan.from_yaml(plan))
     if config.get("fused"):
-        network = surgery.fuse(network, torch.randn(1, info.in_chans, info.image_size, info.image_size))
+        network = fused_network(network, config)
     load_weights(path, network)
     return network.eval(), config
+
+
+def fused_network(network: nn.Module, config: Mapping[str, Any]) -> nn.Module:
+    """The inference form of a checkpoint's network, for its images in its memory format."""
+    size = config["image_size"]
+    image = Setting.of((1, config["in_chans"], size, size), channels_last=config["recipe"]["channels_last"])
+    return surgery.fuse(image.replica(network), image.input())
 
 
 def image_info(config: Mapping[str, Any]) -> ImageInfo:

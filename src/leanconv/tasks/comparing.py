@@ -21,7 +21,7 @@ from leanconv.measure.profiling import timed
 from leanconv.surgery import fuse
 from leanconv.tasks.circumstances import command, machine, versions
 from leanconv.tasks.comparison import BATCHES, RESULTS, Comparison, Row, Training
-from leanconv.tasks.data import ImageData, open_data
+from leanconv.tasks.data import open_data
 from leanconv.tasks.devices import chosen_accelerator
 from leanconv.tasks.networks import build_network
 from leanconv.tasks.recipe import Recipe
@@ -78,16 +78,20 @@ def compare(
     recipes = [replace(recipe, operator=operator, seed=seed) for seed in seeds for operator in operators]
     device = chosen_accelerator(recipe)
     data = open_data(recipe, progress=progress)
-    networks = {one.operator: new_network(one, data) for one in recipes[: len(operators)]}
     shape = (1, data.in_chans, data.image_size, data.image_size)
-    fused = {operator: fuse(network, torch.zeros(shape)) for operator, network in networks.items()}
+    inference = Setting.of(shape, device, channels_last=recipe.channels_last)
+    rows, fused = [], {}
+    for one in recipes[: len(operators)]:
+        with seeded(one.seed):
+            network = build_network(one, data)
+        cost = count(network, shape)
+        rows.append(Row(one.operator, cost.params, cost.macs))
+        fused[one.operator] = fuse(inference.replica(network), inference.input())
     for one in recipes:
         claim(run_folder(folder, one.operator, one.seed), one)
 
-    costs = {operator: count(network, shape) for operator, network in networks.items()}
-    inference = Setting.of(shape, device, channels_last=recipe.channels_last)
     comparison = Comparison(
-        rows=[Row(operator, cost.params, cost.macs) for operator, cost in costs.items()],
+        rows=rows,
         seeds=list(seeds),
         recipe={key: value for key, value in recipe.plain().items() if key not in ("operator", "seed")},
         setting={
@@ -105,12 +109,6 @@ def compare(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # the processes that lightning started to train together wait for the first
     return Comparison.load(folder)
-
-
-def new_network(recipe: Recipe, data: ImageData) -> nn.Module:
-    """A recipe's network with its first weights."""
-    with seeded(recipe.seed):
-        return build_network(recipe, data)
 
 
 def train_all(recipes: Sequence[Recipe], comparison: Comparison, folder: Path, *, progress: bool) -> None:

@@ -116,8 +116,8 @@ class Comparison:
         rows: one an operator.
         seeds: that each operator is trained with.
         recipe: what is trained and how: the keys of a `Recipe`, but operator and seed.
-        setting: under which circumstances: `data` (a line), `image` (C, H, W), `latency` (a line), `machine`,
-            `versions`, `command`, `started`, `finished`.
+        setting: under which circumstances: `data` and `latency` (a line each), `machine`, `versions`, `command`,
+            `started`, `finished`.
     """
 
     rows: Sequence[Row]
