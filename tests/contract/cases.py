@@ -97,6 +97,7 @@ CASES = [
     Case("tied dilated", tied(6, 6, (3, 1), padding=(2, 0), dilation=(2, 3), blocks=3), (2, 6, 6, 5), tied_conv,
          2 * 6 * 5 * 6 * 2 * 3),
     Case("tied grouped", tied(16, 8, 3, padding=1, groups=2, blocks=2), (2, 16, 5, 5), tied_conv, 2 * 25 * 8 * 4 * 9),
+    Case("tied grouped 1x1", tied(16, 8, 1, groups=2, blocks=2), (2, 16, 5, 5), tied_conv, 2 * 25 * 8 * 4),
     Case("tied reflect", tied(8, 8, 3, padding=1, padding_mode="reflect", blocks=2), (2, 8, 6, 5), tied_conv,
          2 * 6 * 5 * 8 * 4 * 9),
     Case("tied linear", partial(TiedLinear, 12, 8, blocks=2), (3, 12), tied_linear, 3 * 8 * 6, [

@@ -91,7 +91,7 @@ def reference(
     """The definition: a grouped convolution whose filters are repeated for each block."""
     filters = untied(weight, groups, blocks)
     if input.stride(1) != 1:
-        filters = filters.contiguous()  # else the output would take their memory format instead of the input's
+        filters = in_nchw(filters)
     return F.conv2d(input, filters, None if bias is None else untied(bias, groups, blocks), stride, padding, dilation,
                     groups * blocks)
 
@@ -104,7 +104,11 @@ def untied(parameter: Tensor, groups: int, blocks: int) -> Tensor:
     >>> untied(torch.tensor([1, 2, 3, 4]), groups=2, blocks=2)
     tensor([1, 2, 1, 2, 3, 4, 3, 4])
     """
-    channels_last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+    channels_last = (
+        parameter.dim() == 4
+        and parameter.is_contiguous(memory_format=torch.channels_last)
+        and not parameter.is_contiguous()
+    )
     rows = parameter.permute(0, 2, 3, 1) if channels_last else parameter
     banks = rows.unflatten(0, (groups, 1, rows.shape[0] // groups))
     repeated = banks.expand(-1, blocks, *banks.shape[2:]).flatten(0, 2)
@@ -156,9 +160,17 @@ def blocks_as_batch(
     """In NCHW a block is a run of memory, as an image is: B · N images of C/B channels are a view."""
     batch, channels, height, width = input.shape
     images = input.view(batch * blocks, channels // blocks, height, width)
-    # A convolution's output takes the weight's memory format too: in channels_last it would have to be copied back.
-    output = F.conv2d(images, weight.contiguous(), bias, stride, padding, dilation)
+    output = F.conv2d(images, in_nchw(weight), bias, stride, padding, dilation)
     return output.reshape(batch, blocks * output.shape[1], *output.shape[2:])
+
+
+def in_nchw(weight: Tensor) -> Tensor:
+    """The weight in NCHW, by its strides too, which kernels of one pixel leave open.
+
+    A convolution takes the memory format of its weight as well: one in channels_last would have the whole input and
+    output copied.
+    """
+    return weight.contiguous().flatten(1).view(weight.shape)
 
 
 def blocks_as_columns(
