@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from leanconv.measure.memory import peak_memory, tensors
 from leanconv.measure.setting import Setting
@@ -117,6 +116,8 @@ class Call:
 
 def layer_costs(model: nn.Module, input: Tensor) -> list[LayerCost]:
     """Runs a model, to be thrown away afterwards, with hooks on every module; returns its layers in order."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton, where it is installed
+
     layers = {name: LayerCost(name, type(module).__name__) for name, module in model.named_modules()}
     leaves: set[str] = set()
     calls: list[Call] = []
