@@ -125,6 +125,44 @@ def test_a_wrong_fold_is_found(monkeypatch) -> None:
         lc.fuse(randomise(Tangle()), torch.randn(2, 3, 8, 8))
 
 
+class Answer(nn.Module):
+    """A convolution and its norm, and what a function makes of both as the answer."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.conv, self.norm, self.answer = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), answer
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.answer(self.norm(y), y)
+
+
+def test_what_the_model_returns_itself_isnt_folded_away() -> None:
+    model = randomise(Answer(lambda normed, y: {"normed": normed, "raw": y}))
+    fused = lc.fuse(model, torch.randn(1, 3, 4, 4))
+    assert fused.fusion.folded == 0
+    model = randomise(Answer(lambda normed, y: (normed, normed * 1e-6)))
+    assert lc.fuse(model, torch.randn(1, 3, 4, 4)).fusion.folded == 1
+
+
+@pytest.mark.parametrize(("answer", "error", "message"), [
+    (lambda normed, y: None, ValueError, "no real numbers"),
+    (lambda normed, y: normed[:0], ValueError, "no real numbers"),
+    (lambda normed, y: (normed, normed * float("nan")), RuntimeError, "relative error nan"),
+])
+def test_a_proof_of_nothing_is_none(answer, error, message) -> None:
+    with pytest.raises(error, match=message):
+        lc.fuse(randomise(Answer(answer)), torch.randn(1, 3, 4, 4))
+
+
+def test_an_earlier_choice_of_form_can_be_repeated() -> None:
+    model = randomise(nn.Sequential(*[layer for _ in range(3) for layer in
+                                      (TiedConv2d(8, 8, 3, padding=1, blocks=2), nn.BatchNorm2d(8))]))
+    fused = lc.fuse(model, torch.randn(1, 8, 6, 6), tied=["2"])
+    assert fused.fusion.kept == ("2",)
+    assert [isinstance(fused[index], TiedConv2d) for index in (0, 2, 4)] == [False, True, False]
+
+
 def test_example_is_made_up_from_the_model() -> None:
     timm = pytest.importorskip("timm")
     fused = lc.fuse(timm.create_model("test_resnet.r160_in1k"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import leanconv as lc
@@ -62,6 +63,14 @@ def test_deep_stem_is_left_out() -> None:
     assert [choice.name for choice in lc.plan(model, "tied").taken] == ["1"]
 
 
+def test_a_small_network_isnt_all_stem_and_a_backbone_has_no_head() -> None:
+    features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    small = nn.ModuleDict({"features": features, "fc": nn.Linear(8, 2)})
+    assert [choice.name for choice in lc.plan(small, "tied").taken] == ["features.2", "features.4"]
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+    assert [choice.name for choice in lc.plan(backbone, "tied").taken] == ["2"]
+
+
 @pytest.mark.parametrize(("where", "names"), [
     ("layer3.*", ["layer3.2"]),
     ({"kernel_size": 1}, ["layer1.0"]),
@@ -100,6 +109,18 @@ def test_a_plan_can_be_edited() -> None:
     assert (model.layer1[0].blocks, model.layer3[2].blocks) == (8, 2)
 
 
+def test_edits_by_hand_count() -> None:
+    content = yaml.safe_load(lc.plan(Network(), "tied", blocks=2).to_yaml())
+    (odd,) = [layer for layer in content["layers"] if layer["name"] == "layer3.0"]
+    del odd["skipped"]
+    edited = lc.Plan.from_yaml(yaml.safe_dump({**content, "operator": "tied:blocks=4", "settings": {}}))
+    assert edited.settings == {"blocks": 4}
+    assert len(edited.taken) == 3
+    assert str(edited).splitlines()[-1] == "3 of 8 layers taken"
+    with pytest.raises(ValueError, match=r"'layer3\.0' can't be swapped"):
+        lc.swap(Network(), edited)
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("operator: [", "YAML"),
     ("- 1", "keys operator, settings and layers"),
@@ -109,6 +130,7 @@ def test_a_plan_can_be_edited() -> None:
     ("{operator: tied, settings: {}, layers: [{name: conv1}]}", "name and a layer"),
     ("{operator: tied, settings: {}, layers: [{name: a, layer: b, skip: c}]}", "'skipped'"),
     ("{operator: tied, settings: {}, layers: 3}", "layers"),
+    ("{operator: tied, settings: {}, layers: [{name: a, layer: b, settings: null}]}", "settings .* can't be None"),
 ])
 def test_bad_yaml(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -120,7 +142,8 @@ def test_operators_as_words() -> None:
     for text in ("tied", "tied:blocks=4", "tied-se:blocks=2,reduction=8"):
         assert format_operator(*parse_operator(text)) == text
     for text, message in (("tide", "did you mean 'tied'"), ("tied:block=2", "did you mean 'blocks'"),
-                          ("tied:blocks", "NAME:SETTING=VALUE"), ("tied:blocks=0", "blocks .* got 0"),
+                          ("tied:blocks", "NAME:SETTING=VALUE"), ("tied:", "NAME:SETTING"),
+                          ("tied:blocks=2,blocks=4", "each setting once"), ("tied:blocks=0", "blocks .* got 0"),
                           ("tied:blocks=two", "blocks .* got 'two'")):
         with pytest.raises(ValueError, match=message):
             parse_operator(text)
@@ -131,6 +154,8 @@ def test_bad_arguments() -> None:
         lc.plan(Network(), "tied", scope="publish")
     with pytest.raises(ValueError, match="'min_channels'"):
         lc.plan(Network(), "tied", where={"min_channel": 3})
+    with pytest.raises(TypeError, match=r"'stage' of where must be int, got '3'"):
+        lc.plan(Network(), "tied", where={"stage": "3"})
     with pytest.raises(TypeError, match="where must be"):
         lc.plan(Network(), "tied", where=3)
 

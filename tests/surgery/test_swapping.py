@@ -102,6 +102,26 @@ def test_a_fresh_model_keeps_the_spread_of_its_outputs() -> None:
     assert spread[True] == pytest.approx(conv(input).std().item() / 4, rel=0.05)
 
 
+def test_swapping_twice_takes_only_what_is_left() -> None:
+    model = Shared()
+    once = lc.swap(model, lc.plan(model, "tied", blocks=2, where="first"))
+    plan = lc.plan(once, "tied", blocks=4)
+    assert [choice.name for choice in plan.taken] == ["block.conv", "nested.0.1.0"]
+    assert "TiedConv2d isn't exactly an nn.Conv2d" in next(c.skipped for c in plan.choices if c.name == "first")
+    twice = lc.swap(once, plan)
+    assert (twice.first.blocks, twice.block["conv"].blocks) == (2, 4)
+    assert twice(torch.randn(2, 3, 5, 5)).shape == (2, 2)
+    with pytest.raises(ValueError, match="takes none"):
+        lc.swap(twice.first, lc.plan(twice.first, "tied", scope="all"))
+
+
+def test_the_memory_format_of_the_weights_stays() -> None:
+    model = Shared().to(memory_format=torch.channels_last)
+    swapped = lc.swap(model, lc.plan(model, "tied", where="first"))
+    assert swapped.first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not swapped.first.weight.is_contiguous()
+
+
 def test_a_layer_itself_can_be_the_model() -> None:
     conv = nn.Conv2d(4, 4, 1)
     assert isinstance(lc.swap(conv, lc.plan(conv, "tied", scope="all")), TiedConv2d)

@@ -108,7 +108,7 @@ def test_swapped_and_fused_models_come_back(network, quick, tmp_path):
     save_model(tmp_path / "lean.safetensors", lean, config)
     assert torch.equal(load_model(tmp_path / "lean.safetensors")[0](images), lean(images))
     fused = fused_network(lean, config)
-    save_model(tmp_path / "fused.safetensors", fused, {**config, "fused": True})
+    save_model(tmp_path / "fused.safetensors", fused, {**config, "fused": list(fused.fusion.kept)})
     loaded = load_model(tmp_path / "fused.safetensors")[0]
     assert not any(isinstance(module, nn.BatchNorm2d) for module in loaded.modules())
     torch.testing.assert_close(loaded(images), lean(images), rtol=1e-4, atol=1e-5)

@@ -108,11 +108,15 @@ class TiedConv2d(nn.Module):
         True
         """
         layer = cls(**of_conv(conv), blocks=blocks).train(conv.training)
+        if not conv.weight.is_contiguous():
+            layer = layer.to(memory_format=torch.channels_last)
         with torch.no_grad():
             layer.weight.copy_(nearest_tied(conv.weight, conv.groups, blocks))
             if layer.bias is not None and conv.bias is not None:
                 layer.bias.copy_(conv.bias.unflatten(0, (conv.groups, blocks, -1)).mean(1).flatten())
-        return layer.requires_grad_(conv.weight.requires_grad)
+                layer.bias.requires_grad_(conv.bias.requires_grad)
+        layer.weight.requires_grad_(conv.weight.requires_grad)
+        return layer
 
     def fused(self) -> nn.Conv2d:
         """The same map as a plain `nn.Conv2d` with groups · blocks groups: as many MACs, each filter stored B times."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from leanconv.errors import unknown
 from leanconv.nn import TiedConv2d
 from leanconv.nn.arguments import name_of_type
+from leanconv.surgery.sites import convolutions
 from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths, watch
 from leanconv.table import Table
 
@@ -28,12 +29,14 @@ class Fusion:
     Args:
         layers: by path, what became of each convolution, and of each norm that stays.
         folded: how many norms were folded.
+        kept: the paths of the tied convolutions that stay tied although a norm follows them.
         error: largest difference over largest output, in float64 with randomised norm statistics.
         drift: the same for the model as it is, in its own dtype.
     """
 
     layers: Mapping[str, str]
     folded: int
+    kept: tuple[str, ...]
     error: float
     drift: float
 
@@ -56,7 +59,7 @@ def fuse(
     model: nn.Module,
     example: Tensor | None = None,
     *,
-    tied: Literal["auto", "untie", "keep"] = "auto",
+    tied: Literal["auto", "untie", "keep"] | Collection[str] = "auto",
     tolerance: float = 1e-9,
 ) -> nn.Module:
     """A copy of a model for inference, with each batch norm folded into the convolution before it.
@@ -67,8 +70,8 @@ def fuse(
     * "untie": a grouped `nn.Conv2d` with the norm folded in (each block gets its own, scaled copy of the filters);
     * "keep": the weights stay tied, the norm stays after them: in eval mode it is one scale and shift per channel.
 
-    "auto" takes the faster as measured by `benchmarks/fused_tied.py`, for the example's size, batch and memory format:
-    "keep" for 1x1 kernels in NCHW and where repeated filters would outweigh the maps, "untie" for the others.
+    "auto" goes by a rule fitted to `benchmarks/fused_tied.py`, for the example's size, batch and memory format: "keep"
+    for 1x1 kernels in NCHW and where repeated filters would outweigh the maps, "untie" for the others.
 
     Only an `nn.BatchNorm2d` itself is folded, never a subclass (it may hold an activation), and only where watching the
     model run shows that it alone takes the convolution's output. The result is compared with the model on random input,
@@ -77,7 +80,7 @@ def fuse(
     Args:
         model: any module; it isn't changed.
         example: an input of the model; one of its default size is made up where it is None.
-        tied: the form of tied convolutions with a norm.
+        tied: the form of tied convolutions with a norm; or the paths of those to keep, as `Fusion.kept` has them.
         tolerance: largest relative difference that passes, in float64.
 
     Returns:
@@ -95,7 +98,7 @@ def fuse(
       (2): ReLU()
     )
     """
-    if tied not in FORMS:
+    if isinstance(tied, str) and tied not in FORMS:
         raise unknown("form of tied convolutions", tied, FORMS)
     example = default_example(model) if example is None else example
     steps = fusion_steps(model, example, tied)
@@ -107,7 +110,8 @@ def fuse(
     folded = {step.norm for step in steps if step.folds}
     layers |= {name: norm_reason(model.get_submodule(name)) or "unchanged: it follows no convolution alone"
                for name in sorted(norm_paths(model) - {step.norm for step in steps})}
-    fused.fusion = Fusion(layers, len(folded), error, difference(model, fused, example))  # type: ignore[assignment]
+    kept = tuple(step.layer for step in steps if step.norm and not step.folds)
+    fused.fusion = Fusion(layers, len(folded), kept, error, difference(model, fused, example))  # type: ignore[assignment]
     return fused
 
 
@@ -121,26 +125,22 @@ class Step:
     text: str
 
 
-def fusion_steps(model: nn.Module, example: Tensor, tied: str) -> list[Step]:
+def fusion_steps(model: nn.Module, example: Tensor, tied: str | Collection[str]) -> list[Step]:
     """One step for each plain or tied convolution of a model."""
-    tied_paths = {name for name, module in model.named_modules() if type(module) is TiedConv2d}
-    plain_paths = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
-    paths = tied_paths | {name for name in plain_paths if name.rpartition(".")[0] not in tied_paths}
-    try:
-        flow = watch(model, example)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"example must be an input of the model, got shape {tuple(example.shape)}: {error}") from error
-    norms, steps = norm_after(model, flow, paths), []
-    for path in [name for name, _ in model.named_modules() if name in paths]:
+    kept = () if isinstance(tied, str) else tied
+    layers = {site.name: site.module for site in convolutions(model) if type(site.module) in (nn.Conv2d, TiedConv2d)}
+    flow = watch(model, example)
+    norms, steps = norm_after(model, flow, layers), []
+    for path, layer in layers.items():
         norm = norms.get(path)
         if norm is None:
             steps.append(Step(path, None, False, "unchanged: no norm takes its output alone"))
         elif reason := norm_reason(model.get_submodule(norm)):
             steps.append(Step(path, norm, False, f"unchanged: {norm} {reason}"))
-        elif path in plain_paths:
+        elif type(layer) is nn.Conv2d:
             steps.append(Step(path, norm, True, f"{norm} folded in"))
-        elif tied == "keep" or (
-            tied == "auto" and faster_kept(model.get_submodule(path), flow.tensors[flow.outputs[path][0]])
+        elif tied == "keep" or path in kept or (
+            tied == "auto" and faster_kept(layer, flow.tensors[flow.outputs[path][0]])
         ):
             steps.append(Step(path, norm, False, f"stays tied, {norm} scales and shifts after it"))
         else:
@@ -149,7 +149,7 @@ def fusion_steps(model: nn.Module, example: Tensor, tied: str) -> list[Step]:
 
 
 def faster_kept(layer: Any, output: Tensor) -> bool:
-    """Whether a tied convolution with a norm is faster kept tied, as measured by `benchmarks/fused_tied.py`.
+    """Whether a tied convolution with a norm is faster kept tied: a rule fitted to `benchmarks/fused_tied.py`.
 
     It is for 1x1 kernels in NCHW, where grouped convolutions are slow and products of matrices aren't; and where the
     filters, repeated for each block, would outweigh the output. A strided one in channels_last is computed with
@@ -214,11 +214,19 @@ def randomised_pair(model: nn.Module, steps: list[Step], example: Tensor) -> tup
 
 
 def difference(model: nn.Module, other: nn.Module, example: Tensor) -> float:
-    """The largest difference between two models' outputs, over the largest output."""
+    """The largest difference between two models' outputs over the largest value, of the output where that is worst.
+
+    Raises:
+        ValueError: where the outputs hold no number to compare.
+    """
     outputs = []
     for module in (model, other):
         with evaluating(module):
             leaves = [leaf for leaf in tree_leaves(module(example)) if isinstance(leaf, Tensor)]
             outputs.append([leaf.double() for leaf in leaves if leaf.is_floating_point() and leaf.numel()])
-    largest = max((float(leaf.abs().max()) for leaf in outputs[0]), default=0.0)
-    return max((float((a - b).abs().max()) for a, b in zip(*outputs, strict=True)), default=0.0) / (largest or 1.0)
+    if not outputs[0]:
+        raise ValueError("fuse can't prove anything: the model's output for the example holds no real numbers")
+    if [leaf.shape for leaf in outputs[0]] != [leaf.shape for leaf in outputs[1]]:
+        return float("inf")
+    worst = [(a - b).abs().max() / (a.abs().max() or 1.0) for a, b in zip(*outputs, strict=True)]
+    return float(torch.stack(worst).max())

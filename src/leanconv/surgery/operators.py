@@ -161,15 +161,15 @@ def parse_operator(text: str) -> tuple[str, dict[str, Any]]:
     >>> parse_operator("tied:blocks=4")
     ('tied', {'blocks': 4})
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
     if name not in OPERATORS:
         raise unknown("operator", name, OPERATORS)
-    settings = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not value:
-            raise ValueError(f"operator must be NAME or NAME:SETTING=VALUE,..., got {text!r}")
-        settings[key.strip()] = yaml.safe_load(value)
+    settings: dict[str, Any] = {}
+    for part in rest.split(",") if colon else []:
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not value or key in settings:
+            raise ValueError(f"operator must be NAME or NAME:SETTING=VALUE,... with each setting once, got {text!r}")
+        settings[key] = yaml.safe_load(value)
     OPERATORS[name].settings(settings)
     return name, settings
 

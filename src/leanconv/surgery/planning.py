@@ -27,7 +27,7 @@ class Choice:
         layer: what it is, such as "3x3 64→128 /2".
         skipped: the reason for leaving it as it is, or None where it is taken.
         parameters: how many it has.
-        becomes: how many it will have, where it is taken.
+        becomes: how many it will have, where it is taken; 0 where nobody counted, as after editing by hand.
         settings: settings for this layer alone, over the plan's.
     """
 
@@ -37,6 +37,14 @@ class Choice:
     parameters: int = 0
     becomes: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def says(self) -> str:
+        """The reason for skipping, or what the layer gains."""
+        if self.skipped:
+            return self.skipped
+        own = f"({format_operator('', self.settings)[1:]})" if self.settings else ""
+        counted = f"{self.parameters:,} → {self.becomes:,} parameters" if self.becomes else ""
+        return " ".join(filter(None, (counted, own)))
 
 
 @dataclass(frozen=True)
@@ -60,14 +68,12 @@ class Plan:
 
     def table(self) -> Table:
         """The plan as a table."""
-        rows = [
-            [choice.name, choice.layer, *(["skipped", choice.skipped] if choice.skipped else [
-                "taken", f"{choice.parameters:,} → {choice.becomes:,} parameters"
-                + (f" ({format_operator('', choice.settings)[1:]})" if choice.settings else "")])]
-            for choice in self.choices
-        ]
-        before, after = (sum(getattr(choice, key) for choice in self.taken) for key in ("parameters", "becomes"))
-        summary = f"{len(self.taken)} of {len(self.choices)} layers taken: {before:,} → {after:,} parameters in them"
+        rows = [[choice.name, choice.layer, "skipped" if choice.skipped else "taken", choice.says()]
+                for choice in self.choices]
+        summary = f"{len(self.taken)} of {len(self.choices)} layers taken"
+        if self.taken and all(choice.becomes for choice in self.taken):
+            before, after = (sum(getattr(choice, key) for choice in self.taken) for key in ("parameters", "becomes"))
+            summary += f": {before:,} → {after:,} parameters in them"
         return Table(["layer", "what", "", ""], rows, format_operator(self.operator, self.settings), [summary])
 
     def __rich__(self) -> Any:
@@ -100,7 +106,7 @@ class Plan:
             raise ValueError("plan must have the keys operator, settings and layers, and no others")
         if not isinstance(content["settings"], dict) or not isinstance(content["layers"], list):
             raise ValueError("the settings of a plan must be a mapping, and its layers a list")
-        name, _ = parse_operator(str(content["operator"]))
+        name, given = parse_operator(str(content["operator"]))
         operator = OPERATORS[name]
         choices = []
         for layer in content["layers"]:
@@ -109,9 +115,12 @@ class Plan:
             for key in layer:
                 if key not in Choice.__dataclass_fields__:
                     raise unknown("key of a plan's layer", key, Choice.__dataclass_fields__)
+            for key, kind in (("name", str), ("layer", str), ("skipped", str | None), ("settings", dict)):
+                if key in layer and not isinstance(layer[key], kind):
+                    raise ValueError(f"{key} of the plan's layer {layer['name']!r} can't be {layer[key]!r}")
             operator.settings(layer.get("settings", {}))
             choices.append(Choice(**layer))
-        return cls(name, operator.settings(content["settings"]), tuple(choices))
+        return cls(name, operator.settings({**given, **content["settings"]}), tuple(choices))
 
     def save(self, path: str | Path) -> None:
         """Writes the plan to a YAML file."""

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from leanconv.errors import unknown
 
 Where = str | Mapping[str, Any] | Callable[[str, nn.Module], bool] | None
-CONDITIONS = ("name", "kernel_size", "stage", "min_channels")
+CONDITIONS: dict[str, Any] = {"name": str, "kernel_size": int | tuple | list, "stage": int, "min_channels": int}
 DEEP_STEM = 3  # convolutions that a stem has at most: ResNet-D's and ResNeSt's have three
 
 
@@ -34,8 +34,17 @@ class Site:
 
 
 def convolutions(model: nn.Module) -> list[Site]:
-    """Every convolution of a model, of whatever type, once each and in the order of registration."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
+    """Every convolution of a model, of whatever type, once each and in the order of registration.
+
+    A layer of leanconv's that holds convolutions is one itself; those inside it aren't the model's.
+    """
+    own = {name for name, module in model.named_modules() if type(module).__module__.startswith("leanconv.nn.")}
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if (name in own and any(isinstance(child, _ConvNd) for child in module.children()))
+        or (isinstance(module, _ConvNd) and not any(name.startswith(f"{outer}.") or not outer for outer in own))
+    ]
     stem, head = stem_names([name for name, _ in found]), head_name(model)
     places = {name: "head" if name == head else "stem" if name in stem else "body" for name, _ in found}
     return [Site(name, module, places[name]) for name, module in found]
@@ -51,13 +60,14 @@ def stem_names(names: list[str]) -> set[str]:
         return set()
     parent = names[0].rpartition(".")[0]
     siblings = [name for name in names if parent and name.startswith(parent + ".")]
-    shared = set(siblings) if len(siblings) <= DEEP_STEM else set()
+    shared = set(siblings) if len(siblings) <= min(DEEP_STEM, len(names) - 1) else set()
     return {names[0], *shared, *(name for name in names if "stem" in name.split("."))}
 
 
 def head_name(model: nn.Module) -> str | None:
     """The convolution that gives the class scores: the last layer with weights, where that is a convolution."""
-    weighted = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd | nn.Linear)]
+    kinds = _ConvNd | nn.Linear | nn.modules.batchnorm._NormBase
+    weighted = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     return weighted[-1][0] if len(weighted) > 1 and isinstance(weighted[-1][1], _ConvNd) else None
 
 
@@ -102,9 +112,12 @@ def selector(where: Where) -> Callable[[str, nn.Module], str | None]:
         where = {"name": where}
     if isinstance(where, Mapping):
         conditions = dict(where)
-        for key in conditions:
+        for key, value in conditions.items():
             if key not in CONDITIONS:
                 raise unknown("condition of where", key, CONDITIONS)
+            if not isinstance(value, CONDITIONS[key]):
+                expected = getattr(CONDITIONS[key], "__name__", CONDITIONS[key])
+                raise TypeError(f"condition {key!r} of where must be {expected}, got {value!r}")
         return lambda name, module: unmet_condition(name, module, conditions)
     if callable(where):
         predicate = where

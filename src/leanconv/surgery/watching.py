@@ -103,7 +103,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def watch(model: nn.Module, example: Tensor) -> Flow:
-    """Runs a model once in eval mode and returns the flow of its tensors."""
+    """Runs a model once in eval mode and returns the flow of its tensors.
+
+    Raises:
+        ValueError: for an example that the model doesn't take.
+    """
     watcher = Watcher()
 
     def enter(name: str) -> Callable[..., None]:
@@ -123,10 +127,15 @@ def watch(model: nn.Module, example: Tensor) -> Flow:
         handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
     try:
         with evaluating(model), watcher:
-            model(example)
+            answer = model(example)
+    except (RuntimeError, TypeError, AssertionError, IndexError) as error:
+        raise ValueError(f"example must be an input of the model, got shape {tuple(example.shape)}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
+    for leaf in tree_leaves(answer):
+        if isinstance(leaf, Tensor):
+            watcher.flow.uses.setdefault(value_of(leaf), []).append(Use("return", ""))
     return watcher.flow
 
 

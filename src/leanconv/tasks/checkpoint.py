@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ def save_model(path: str | Path, module: nn.Module, config: Mapping[str, Any]) -
     Args:
         path: of the file.
         module: the network, on any device.
-        config: as `configuration` makes it; besides, `plans` lists what else was swapped, as YAML, and `fused` says
-            whether the norms are folded. Other keys with values that JSON knows may be added.
+        config: as `configuration` makes it; besides, `plans` lists what else was swapped, as YAML, and `fused`, where
+            the norms are folded, the tied layers that stayed so. Other keys with values that JSON knows may be added.
 
     Raises:
         OSError: the file can't be written; one of that name stays as it was.
@@ -76,17 +76,23 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     network = build_network(recipe, info)
     for plan in config.get("plans", ()):
         network = surgery.swap(network, surgery.Plan.from_yaml(plan))
-    if config.get("fused"):
-        network = fused_network(network, config)
+    if "fused" in config:
+        network = fused_network(network, config, kept=config["fused"])
     load_weights(path, network)
     return network.eval(), config
 
 
-def fused_network(network: nn.Module, config: Mapping[str, Any]) -> nn.Module:
-    """The inference form of a checkpoint's network, for its images in its memory format."""
+def fused_network(network: nn.Module, config: Mapping[str, Any], kept: Collection[str] | None = None) -> nn.Module:
+    """The inference form of a checkpoint's network, for its images in its memory format.
+
+    Args:
+        network: of the checkpoint.
+        config: of the checkpoint.
+        kept: the paths of the tied convolutions that stay tied, where an earlier fusion decided it.
+    """
     size = config["image_size"]
     image = Setting.of((1, config["in_chans"], size, size), channels_last=config["recipe"]["channels_last"])
-    return surgery.fuse(image.replica(network), image.input())
+    return surgery.fuse(image.replica(network), image.input(), tied="auto" if kept is None else kept)
 
 
 def image_info(config: Mapping[str, Any]) -> ImageInfo:
