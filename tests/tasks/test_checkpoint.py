@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from leanconv import surgery
-from leanconv.tasks import build_network, load_model, open_data, save_model
+from leanconv.tasks import build_network, load_model, open_data, save_model, train
 from leanconv.tasks.checkpoint import configuration, fused_network, load_weights
 
 
@@ -112,3 +112,23 @@ def test_swapped_and_fused_models_come_back(network, quick, tmp_path):
     loaded = load_model(tmp_path / "fused.safetensors")[0]
     assert not any(isinstance(module, nn.BatchNorm2d) for module in loaded.modules())
     torch.testing.assert_close(loaded(images), lean(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_made_by_a_plan_can_be_trained_on(quick, tmp_path):
+    data = open_data(quick)
+    dense = build_network(quick, data)
+    plan = surgery.plan(dense, "tied", blocks=4, where={"min_channels": 8})
+    lean = surgery.swap(dense, plan)
+    config = {**configuration(quick, data), "plans": [plan.to_yaml()]}
+    save_model(tmp_path / "lean.safetensors", lean, config)
+    further = dataclasses.replace(quick, weights=tmp_path / "lean.safetensors", epochs=1, warmup_epochs=0)
+    started = build_network(further, data)
+    assert all(torch.equal(tensor, started.state_dict()[name]) for name, tensor in lean.state_dict().items())
+    train(further, tmp_path / "run", progress=False)
+    trained = load_model(tmp_path / "run" / "model.safetensors")[0]
+    assert trained.state_dict().keys() == lean.state_dict().keys()
+    with pytest.raises(ValueError, match=r"'tied:blocks=2', 6, 3\), got \(.*'dense', 6, 3\)"):
+        build_network(dataclasses.replace(further, operator="tied:blocks=2"), data)
+    save_model(tmp_path / "fused.safetensors", lean, {**config, "fused": []})
+    with pytest.raises(ValueError, match="which is fused"):
+        build_network(dataclasses.replace(further, weights=tmp_path / "fused.safetensors"), data)

@@ -24,8 +24,10 @@ KEYS = ("recipe", "operator", "num_classes", "in_chans", "image_size", "mean", "
 
 
 def configuration(recipe: Recipe, info: ImageInfo) -> dict[str, Any]:
-    """What a checkpoint says about its network: the recipe, the images, and the version of leanconv."""
+    """What a checkpoint says about its network: the recipe, the plans, the images, and the version of leanconv."""
+    earlier = {} if recipe.weights is None else read_config(recipe.weights)
     return {
+        **{key: earlier[key] for key in ("plans",) if key in earlier},
         "recipe": recipe.plain(),
         "operator": recipe.operator,
         **{name: getattr(info, name) for name in ImageInfo.__dataclass_fields__},

@@ -18,7 +18,8 @@ def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
     """Builds a recipe's network for images of some kind: the model, its first weights, then the operator.
 
     Weights of a checkpoint go in before the operator if they are of the dense network, which carries them over, and
-    after it if they are of the same operator. New weights come from PyTorch's global generator.
+    after it if they are of the same operator. A checkpoint that was made by a plan gives its network as it is. New
+    weights come from PyTorch's global generator.
 
     Args:
         recipe: its keys `model`, `operator`, `where`, `pretrained` and `weights` count.
@@ -34,9 +35,21 @@ def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
     if recipe.weights is None:
         return with_operator(network, recipe, info, trained=recipe.pretrained).train()
 
-    from leanconv.tasks.checkpoint import load_weights, read_config
+    from leanconv.tasks.checkpoint import load_model, load_weights, read_config
 
-    earlier = read_config(recipe.weights)["operator"]
+    config = read_config(recipe.weights)
+    earlier = config["operator"]
+    if "fused" in config:
+        raise ValueError(f"weights must be of a network with its norms, got {recipe.weights}, which is fused")
+    if "plans" in config:
+        wanted = (recipe.model, recipe.operator, info.num_classes, info.in_chans)
+        found = (*(config["recipe"][key] for key in ("model", "operator")), config["num_classes"], config["in_chans"])
+        if found != wanted:
+            raise ValueError(
+                f"weights made by a plan must be of the recipe's model, operator, classes and channels {wanted}, "
+                f"got {found} in {recipe.weights}"
+            )
+        return load_model(recipe.weights)[0].train()
     if earlier not in ("dense", recipe.operator):
         raise ValueError(
             f"weights must be of the dense network or of {recipe.operator!r}, got {recipe.weights} of {earlier!r}"
