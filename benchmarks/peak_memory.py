@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import torch
-from setting import prepare, report
+from setting import prepare, report, same
 from torch import nn
 
 from leanconv.measure import peak_memory
@@ -38,6 +38,16 @@ def run(channels: int, size: int, kernel: int, stride: int, blocks: int, channel
     return bytes_of_tensors
 
 
+def check(problem, channels_last: bool) -> None:
+    """Ends the benchmark where the tied convolution isn't its definition."""
+    channels, size, kernel, stride = problem
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    input = torch.randn(1, channels, size, size).to(memory_format=memory_format)
+    for blocks in BLOCKS[1:]:
+        tied = TiedConv2d(channels, channels, kernel, stride, kernel // 2, bias=False, blocks=blocks)
+        same(tied(input), tied.fused()(input), f"{problem}, B = {blocks}")
+
+
 def in_a_process(problem, blocks: int, channels_last: bool) -> tuple[float, float]:
     arguments = [str(int(value)) for value in (*problem, blocks, channels_last)]
     command = [sys.executable, __file__, "one", *arguments]
@@ -55,6 +65,7 @@ def main() -> None:
     rows = []
     for channels_last in (True, False):
         for problem in PROBLEMS:
+            check(problem, channels_last)
             dense = in_a_process(problem, 1, channels_last)
             for blocks in BLOCKS[1:]:
                 tied = in_a_process(problem, blocks, channels_last)
