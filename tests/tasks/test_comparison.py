@@ -173,6 +173,28 @@ def test_operators_and_seeds_can_be_added(recipe, tmp_path, trained):
     assert second.rows[0].spread is not None
 
 
+def test_finished_it_is_only_read(whole, recipe, folder, monkeypatch):
+    before = stored(folder)
+    monkeypatch.setattr(comparing, "open_data", lambda *call, **named: pytest.fail("opened the data"))
+    assert compare(recipe, OPERATORS, SEEDS, folder) == whole
+    assert compare(recipe, ["dense"], [1], folder) == whole
+    with pytest.raises(ValueError, match=r"another epochs \(2 there, 5 here\)"):
+        compare(dataclasses.replace(recipe, epochs=5), OPERATORS, SEEDS, folder)
+    assert stored(folder) == before
+
+
+def test_seeds_are_trained_in_order(recipe, tmp_path, trained):
+    comparison = compare(recipe, ["dense"], [1, 0], tmp_path)
+    assert comparison.seeds == [0, 1]
+    assert trained == [("dense", 0), ("dense", 1)]
+
+
+def test_of_one_seed_no_deviation_is_promised(whole):
+    assert "mean ± standard deviation over seeds 0, 1;" in whole.notes()[0]
+    alone = dataclasses.replace(whole, seeds=[0])
+    assert "after the last epoch, seed 0;" in alone.notes()[0]
+
+
 def test_a_folder_of_another_recipe_is_refused(whole, recipe, folder, monkeypatch):
     before = stored(folder)
     other = dataclasses.replace(recipe, epochs=5, lr=0.3)
@@ -191,6 +213,7 @@ def test_a_folder_of_another_recipe_is_refused(whole, recipe, folder, monkeypatc
     ({}, ["dense"], [], r"seeds must be at least one, each once, got \[\]"),
     ({}, ["dense"], [0, -1], "'seed' must be at least 0, got -1"),
     ({"model": "cifar_resnet21"}, ["dense"], [0], "unknown model 'cifar_resnet21'"),
+    ({"model": "inception_v3"}, ["dense"], [0], "model 'inception_v3' can't run on images of 3×16×16"),
     ({"data": "arrays:nowhere.npz"}, ["dense"], [0], "nowhere.npz"),
     ({"accelerator": "gpu", "devices": 32}, ["dense"], [0], "needs as many CUDA GPUs"),
 ])  # fmt: skip

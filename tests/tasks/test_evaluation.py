@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from leanconv.tasks import Result, evaluate, load_model, open_data
+from leanconv.tasks import Result, evaluate, load_model, open_data, train
 
 
 def test_a_finished_training_is_tested_as_it_was(finished):
@@ -80,6 +80,11 @@ def test_overrides_are_keys_of_the_recipe(finished):
     assert evaluate(finished, limit=10).images == 10
     with pytest.raises(ValueError, match="unknown recipe key 'batchsize': did you mean 'batch_size'"):
         evaluate(finished, batchsize=10)
+
+
+def test_any_batch_size_will_do_whatever_the_training_needed(quick, tmp_path):
+    train(dataclasses.replace(quick, epochs=1, mixup=0.4, cutmix=1.0), tmp_path)
+    assert evaluate(tmp_path, batch_size=7).images == 48
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -44,9 +44,21 @@ def test_the_same_call_again_only_reads_the_result(quick, tmp_path, monkeypatch)
 
 
 def test_a_folder_of_another_recipe_is_refused(quick, tmp_path):
-    quick.save(tmp_path / "recipe.yaml")
-    with pytest.raises(ValueError, match=r"another epochs \(3 there, 4 here\), lr \(0.2 there, 0.3 here\)$"):
-        train(dataclasses.replace(quick, epochs=4, lr=0.3), tmp_path)
+    train(dataclasses.replace(quick, epochs=1), tmp_path)
+    before = (tmp_path / "recipe.yaml").read_text()
+    message = r"another epochs \(1 there, 4 here\), lr \(0.2 there, 0.3 here\): choose another --out$"
+    for kept in ("result.json", "last.ckpt"):
+        with pytest.raises(ValueError, match=message):
+            train(dataclasses.replace(quick, epochs=4, lr=0.3), tmp_path)
+        (tmp_path / kept).unlink()
+    assert (tmp_path / "recipe.yaml").read_text() == before
+
+
+def test_a_folder_where_no_epoch_was_kept_takes_another_recipe(quick, tmp_path):
+    with pytest.raises(ValueError, match="unknown model"):
+        train(dataclasses.replace(quick, model="cifar_resnet21"), tmp_path)
+    train(dataclasses.replace(quick, epochs=1), tmp_path)
+    assert Recipe.load(tmp_path / "recipe.yaml").model == quick.model
 
 
 def test_training_leaves_the_callers_generators_alone(quick, tmp_path):
@@ -55,6 +67,12 @@ def test_training_leaves_the_callers_generators_alone(quick, tmp_path):
     torch.manual_seed(0)
     train(dataclasses.replace(quick, epochs=1), tmp_path)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_images_that_the_network_cannot_take_are_refused(tmp_path):
+    recipe = Recipe(model="vit_tiny_patch16_224", limit=20, epochs=1, accelerator="cpu")
+    with pytest.raises(ValueError, match=r"^model 'vit_tiny_patch16_224' can't run on images of 1×16×16: Input height"):
+        train(recipe, tmp_path)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

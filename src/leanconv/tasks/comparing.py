@@ -25,10 +25,11 @@ from leanconv.tasks.data import open_data
 from leanconv.tasks.devices import chosen_accelerator
 from leanconv.tasks.networks import build_network
 from leanconv.tasks.recipe import Recipe
-from leanconv.tasks.result import FILE, Result
-from leanconv.tasks.run_folder import claim
+from leanconv.tasks.result import Result
+from leanconv.tasks.run_folder import claim, is_finished
 from leanconv.tasks.seeding import seeded
 from leanconv.tasks.training import train
+from leanconv.tasks.trial import check_runs
 
 OPERATORS = ("dense", "tied:blocks=2", "tied:blocks=4", "tied-se")
 SEEDS = (0, 1)
@@ -47,7 +48,8 @@ def compare(
 
     Whatever can be wrong with the arguments shows before the first training starts. Results are on disk as they come,
     and the same call again picks up where an interrupted one stopped. With other operators or seeds it adds them; those
-    that the folder has results of stay, so that each operator is always trained with each seed.
+    that the folder has results of stay, so that each operator is always trained with each seed. When all is there
+    already, it is read.
 
     Args:
         recipe: what to train on what, and how; its operator and seed don't count.
@@ -74,8 +76,11 @@ def compare(
     earlier = Comparison.load(folder) if (folder / RESULTS).exists() else None
     if earlier:
         operators = list(dict.fromkeys([*(row.operator for row in earlier.rows if row.trainings), *operators]))
-        seeds = sorted({*(training.seed for row in earlier.rows for training in row.trainings), *seeds})
+        seeds = [*seeds, *(training.seed for row in earlier.rows for training in row.trainings)]
+    seeds = sorted(set(seeds))
     recipes = [replace(recipe, operator=operator, seed=seed) for seed in seeds for operator in operators]
+    if earlier and is_whole(earlier, recipes, folder):
+        return earlier
     device = chosen_accelerator(recipe)
     data = open_data(recipe, progress=progress)
     shape = (1, data.in_chans, data.image_size, data.image_size)
@@ -84,6 +89,7 @@ def compare(
     for one in recipes[: len(operators)]:
         with seeded(one.seed):
             network = build_network(one, data)
+        check_runs(network, one.model, data)
         cost = count(network, shape)
         rows.append(Row(one.operator, cost.params, cost.macs))
         fused[one.operator] = fuse(inference.replica(network), inference.input())
@@ -109,6 +115,21 @@ def compare(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # the processes that lightning started to train together wait for the first
     return Comparison.load(folder)
+
+
+def is_whole(earlier: Comparison, recipes: Sequence[Recipe], folder: Path) -> bool:
+    """Whether a comparison has all that is wanted, trained and timed.
+
+    Raises:
+        ValueError: it is the comparison of another recipe.
+    """
+    wanted = {(recipe.operator, recipe.seed) for recipe in recipes}
+    stored = {(row.operator, seed) for row in earlier.rows for seed in earlier.seeds}
+    return (
+        earlier.finished
+        and wanted == stored
+        and all(claim(run_folder(folder, recipe.operator, recipe.seed), recipe) for recipe in recipes)
+    )
 
 
 def train_all(recipes: Sequence[Recipe], comparison: Comparison, folder: Path, *, progress: bool) -> None:
@@ -176,11 +197,6 @@ def finished_training(folder: Path) -> Training:
 
 def finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the training of a run folder is finished."""
-    return (folder / FILE).exists()
 
 
 def run_folder(folder: Path, operator: str, seed: int) -> Path:

@@ -155,9 +155,9 @@ class Comparison:
     def notes(self) -> list[str]:
         """What the numbers of the table are, in lines."""
         recipe, seeds = self.recipe, ", ".join(map(str, self.seeds))
+        over = f"mean ± standard deviation over seeds {seeds}" if len(self.seeds) > 1 else f"seed {seeds}"
         return [
-            f"accuracy: top-1 on the test images after the last epoch, mean ± standard deviation over seeds {seeds}; "
-            f"{self.setting['data']}",
+            f"accuracy: top-1 on the test images after the last epoch, {over}; {self.setting['data']}",
             f"training: epochs {recipe['epochs']}, batch size {recipe['batch_size']}, {recipe['optimizer']}, "
             f"lr {recipe['lr']:g} {recipe['schedule']}, {recipe['precision']}; train s: mean of a training",
             f"ms b{BATCHES[0]}, b{BATCHES[1]}: per image in batches of {BATCHES[0]} and {BATCHES[1]}, fused, median of "

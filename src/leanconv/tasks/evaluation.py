@@ -24,6 +24,9 @@ from leanconv.tasks.scores import scores
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# A test is one process, whatever the training was, and needs no batches that can be paired or shared out.
+TESTED = {"augment": False, "devices": 1, "num_nodes": 1, "strategy": "auto", "mixup": 0.0, "cutmix": 0.0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -99,7 +102,7 @@ def evaluate(
         info = image_info(config)
         recipe = Recipe.of({**config["recipe"], "image_size": info.image_size})
     named = {"data": data} if isinstance(data, str) else {}
-    recipe = Recipe.of({**recipe.plain(), "augment": False, **named, **overrides})
+    recipe = Recipe.of({**recipe.plain(), **TESTED, **named, **overrides})
     opened = data if isinstance(data, ImageData) else open_data(recipe, progress=progress)
     return measured(network, opened if info is None else prepared_for(opened, info), recipe)
 

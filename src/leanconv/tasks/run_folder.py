@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from leanconv.tasks.data import ImageData
 from leanconv.tasks.files import make_folder, write
 from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.recording import LAST
 from leanconv.tasks.result import FILE
 
 RECIPE = "recipe.yaml"
@@ -24,20 +25,30 @@ log = logging.getLogger(__name__)
 def claim(folder: Path, recipe: Recipe) -> bool:
     """Makes a folder the one of a recipe, and says whether the training in it is finished.
 
+    Until the first epoch is kept or the training is finished, another recipe may take it over.
+
     Raises:
-        ValueError: it is the folder of another recipe; the message names the keys that differ.
+        ValueError: it holds a training of another recipe; the message names the keys that differ.
         OSError: it can't be made or written.
     """
     make_folder(folder)
     path = folder / RECIPE
-    if not path.exists():
+    if not path.exists() or not ((folder / LAST).exists() or is_finished(folder)):
         recipe.save(path)
     ours, theirs = recipe.plain(), Recipe.load(path).plain()
     differing = [key for key in ours if ours[key] != theirs[key] and key not in CIRCUMSTANCES]
     if differing:
         differences = ", ".join(f"{key} ({theirs[key]!r} there, {ours[key]!r} here)" for key in differing)
-        raise ValueError(f"{folder} must be new or hold a training of the same recipe, got another {differences}")
-    return (folder / FILE).exists() and (folder / MODEL).exists()
+        raise ValueError(
+            f"{folder} must be new or hold a training of the same recipe, got another {differences}: "
+            "choose another --out"
+        )
+    return is_finished(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the training of a run folder is finished: its result is written last."""
+    return (folder / FILE).exists()
 
 
 @rank_zero_only

@@ -25,6 +25,7 @@ from leanconv.tasks.recording import LAST, Recorder, WholeFiles, last_state, wri
 from leanconv.tasks.result import Result
 from leanconv.tasks.run_folder import MODEL, claim, note_unreadable
 from leanconv.tasks.seeding import seeded
+from leanconv.tasks.trial import check_runs
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -60,6 +61,7 @@ def train(recipe: Recipe, folder: str | Path, *, progress: bool = True) -> Resul
         data = open_data(recipe, progress=progress)
         note_unreadable(folder, data)
         network = build_network(recipe, data)
+        check_runs(network, recipe.model, data)
         params = sum(parameter.numel() for parameter in network.parameters())
         rows, _ = last_state(folder)
         if len(rows) == recipe.epochs:  # stopped between the last epoch and the result

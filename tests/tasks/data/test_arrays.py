@@ -63,6 +63,7 @@ def test_images_are_resized(tmp_path):
     ({"images": IMAGES[:0], "labels": LABELS[:0]}, "and not empty"),
     ({"images": IMAGES, "labels": LABELS[:7]}, r"whole numbers of shape \(20,\).*got int64 of shape \(7,\)"),
     ({"images": IMAGES, "labels": LABELS.astype(float)}, "whole numbers .*got float64"),
+    ({"images": IMAGES, "labels": 0 * LABELS}, "must be of at least 2 classes, got 1"),
     ({"images": IMAGES, "labels": LABELS - 1}, "must be 0 to K - 1 .*from -1 to 2"),
     ({"images": IMAGES, "labels": np.where(LABELS == 3, 99, LABELS)}, "got 4 different ones from 0 to 99"),
     ({"images": IMAGES, "labels": LABELS, "test_images": IMAGES}, "must hold the array 'test_labels'"),

@@ -93,10 +93,28 @@ def test_unchecked_images_are_named_when_they_come(damaged):
 
 
 def test_a_folder_without_a_readable_image_is_refused(tmp_path):
-    fill(tmp_path / "ant", 5, 50)
-    for path in (tmp_path / "ant").iterdir():
+    for name in ("ant", "bee"):
+        fill(tmp_path / name, 5, 50)
+    for path in tmp_path.glob("*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"must hold readable training images, got none \(5 unreadable\)"):
+    with pytest.raises(ValueError, match=r"must hold readable training images, got none \(10 unreadable\)"):
+        open_data(recipe_for(tmp_path))
+
+
+def test_a_class_without_a_readable_image_is_named(flat):
+    for path in (flat / "bee").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"must hold readable training images, got none in bee$"):
+        open_data(recipe_for(flat))
+
+
+def test_the_limit_may_leave_a_class_out(flat):
+    assert len(open_data(recipe_for(flat, limit=1)).train) == 1
+
+
+def test_one_class_is_refused(tmp_path):
+    fill(tmp_path / "ant", 5, 50)
+    with pytest.raises(ValueError, match="must hold at least 2 classes, got 1: ant"):
         open_data(recipe_for(tmp_path))
 
 

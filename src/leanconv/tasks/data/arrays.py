@@ -90,6 +90,8 @@ def class_count(labels: np.ndarray, path: str) -> int:
             f"'labels' in {path} must be 0 to K - 1 for K classes, each at least once, "
             f"got {len(present)} different ones from {present[0]} to {present[-1]}"
         )
+    if len(present) < 2:
+        raise ValueError(f"'labels' in {path} must be of at least 2 classes, got 1")
     return len(present)
 
 

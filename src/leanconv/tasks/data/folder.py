@@ -69,14 +69,17 @@ def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
     random and mirrored, test images cropped at the centre, by timm's transforms with ImageNet's statistics.
 
     Raises:
-        ValueError: the folder isn't there, holds no images, or a test class isn't a training class; a class is left
-            without an image; `bad_images` is "refuse" and a file can't be read.
+        ValueError: the folder isn't there, holds no images or one class only, or a test class isn't a training class;
+            all training images of a class are unreadable; `bad_images` is "refuse" and a file can't be read.
     """
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 
     root = Path(recipe.data.partition(":")[2]).expanduser()
     classes, train, test = found(root)
+    if len(classes) < 2:
+        raise ValueError(f"{root} must hold at least 2 classes, got 1: {classes[0]}")
     train, test = (part[limited(len(part.paths), recipe.limit)] for part in (train, test))
+    wanted = train.labels.unique().tolist()
     unreadable: tuple[tuple[Path, str], ...] = ()
     if recipe.bad_images != "unchecked":
         bad = screen([*train.paths, *test.paths], refuse=recipe.bad_images == "refuse", progress=progress)
@@ -85,6 +88,8 @@ def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
     for name, part in (("training", train), ("test", test)):
         if not part.paths:
             raise ValueError(f"{root} must hold readable {name} images, got none ({len(unreadable)} unreadable)")
+    if lost := [classes[label] for label in wanted if label not in train.labels]:
+        raise ValueError(f"each class in {root} must hold readable training images, got none in {', '.join(lost)}")
     size = recipe.image_size or IMAGE_SIZE
     mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     central = create_transform(size, interpolation="bicubic", normalize=False)

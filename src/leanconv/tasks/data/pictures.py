@@ -27,7 +27,7 @@ def open_picture(path: Path) -> Image.Image:
     except UnreadableImage:
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise anything, struct.error and SyntaxError too
-        reason = str(error).partition("\n")[0].replace(repr(str(path)), "the file")
+        reason = str(error).partition("\n")[0].replace(repr(str(path)), "").rstrip(" :")
         raise UnreadableImage(f"cannot read the image {path}: {reason or type(error).__name__}") from error
 
 

@@ -6,6 +6,8 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from leanconv.tasks.data.arrays import npz
 from leanconv.tasks.data.digits import digits
 from leanconv.tasks.data.downloads import downloaded
@@ -38,16 +40,30 @@ def open_data(recipe: Recipe, *, progress: bool = True) -> ImageData:
 
 
 def prepared_for(data: ImageData, info: ImageInfo) -> ImageData:
-    """The data as a network made for other data must see it: normalised with the statistics of that.
+    """The data as a network made for other data must see it: normalised with the statistics of that, labelled in the
+    order of its classes.
 
     Raises:
-        ValueError: the number of channels or of classes is another.
+        ValueError: the number of channels or of classes is another, or the classes have other names.
     """
     for name in ("in_chans", "num_classes"):
         came, wanted = getattr(data, name), getattr(info, name)
         if came != wanted:
             raise ValueError(f"{name} of the data must be the network's {wanted}, got {came}")
+    same_names = set(data.classes) == set(info.classes)
+    if not same_names and named(data) and named(info):
+        raise ValueError(
+            f"classes of the data must be the network's {', '.join(info.classes)}, got {', '.join(data.classes)}"
+        )
     train, test = copy.copy(data.train), copy.copy(data.test)
     for images in (train, test):
         images.mean, images.std = info.mean, info.std
-    return replace(data, train=train, test=test, mean=info.mean, std=info.std)
+        if same_names:
+            images.labels = torch.tensor([info.classes.index(name) for name in data.classes])[images.labels]
+    classes = info.classes if same_names or named(info) else data.classes
+    return replace(data, train=train, test=test, mean=info.mean, std=info.std, classes=classes)
+
+
+def named(info: ImageInfo) -> bool:
+    """Whether the classes have names, not just numbers."""
+    return info.classes != tuple(map(str, range(info.num_classes)))
