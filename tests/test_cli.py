@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 import leanconv
 from leanconv.cli import app, main
+from leanconv.cli_options import split_operators
 from leanconv.models import create
 from leanconv.surgery import Plan, fuse
 from leanconv.tasks import Recipe, load_model, save_model
@@ -109,7 +112,7 @@ def test_ops_and_models_are_listed(capsys):
     assert "tied " in text
     assert "blocks=2" in text
     assert "dense" in text
-    assert output(capsys, "models").split() >= ["cifar_resnet20", "cifar_resnet32"]
+    assert set(output(capsys, "models").split()) >= {"cifar_resnet20", "cifar_resnet32"}
     assert output(capsys, "models", "resnet1?").split() == ["resnet18"]
 
 
@@ -139,6 +142,105 @@ def test_swap_writes_the_weights_and_the_plan(capsys, tmp_path, checkpoint):
     main(["plan", str(checkpoint), "tied:blocks=2", "--where", "layer3.*", "--out", str(plan)])
     main(["swap", str(checkpoint), "--plan", str(plan), "--out", str(tmp_path / "again.safetensors")])
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+NET = """
+from __future__ import annotations
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes: int = 7):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, input):
+        return self.fc(self.conv2(self.conv1(input)).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("given", [[], ["--num-classes", "4"]])
+def test_a_network_of_the_users_own_is_swapped_and_read_again(capsys, tmp_path, given):
+    source, path = tmp_path / "net.py", tmp_path / "lean.safetensors"
+    source.write_text(NET)
+    main(["swap", f"{source}:Net", "tied:blocks=2", *given, "--out", str(path)])
+    network, _ = load_model(path)
+    assert network.fc.out_features == (4 if given else 7)
+    assert type(network.conv2).__name__ == "TiedConv2d"
+
+
+def test_options_that_would_be_ignored_are_refused(capsys, tmp_path, checkpoint):
+    out = ["--out", str(tmp_path / "lean.safetensors")]
+    for options in (["--num-classes", "10"], ["--in-chans", "3"], ["--pretrained"]):
+        assert f"{options[0]} can't be given: the checkpoint" in complaint(
+            capsys, "swap", str(checkpoint), "tied", *options, *out
+        )
+    for options in (
+        ["--where", "*"],
+        ["--kernel-size", "3"],
+        ["--stage", "1"],
+        ["--min-channels", "1"],
+        ["--scope", "published"],
+    ):
+        text = complaint(capsys, "swap", str(checkpoint), "--plan", "plan.yaml", *options, *out)
+        assert f"{options[0]} can't be given: the plan" in text
+
+
+def test_a_fused_checkpoint_is_not_swapped(capsys, tmp_path, checkpoint):
+    fused, out = tmp_path / "fused.safetensors", tmp_path / "lean.safetensors"
+    main(["fuse", str(checkpoint), "--out", str(fused)])
+    assert "swap first, then fuse" in complaint(capsys, "swap", str(fused), "tied", "--out", str(out))
+    assert not out.exists()
+
+
+def test_the_folder_of_a_training_stands_for_its_checkpoint(capsys, tmp_path, checkpoint):
+    folder, out = str(checkpoint.parent), tmp_path / "out.safetensors"
+    assert output(capsys, "plan", folder, "tied") == output(capsys, "plan", str(checkpoint), "tied")
+    assert "1×1×16×16" in output(capsys, "profile", folder, "--no-latency")
+    for command in (["swap", folder, "tied"], ["fuse", folder]):
+        assert f"wrote {out}" in output(capsys, *command, "--out", str(out))
+        out.unlink()
+
+
+def test_a_folder_named_as_a_model_does_not_hide_it(capsys, tmp_path, monkeypatch):
+    (tmp_path / "cifar_resnet20").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "layer3.1.conv1" in output(capsys, "plan", "cifar_resnet20", "tied")
+
+
+@pytest.mark.parametrize(("missing", "code"), [("lightning.pytorch", 2), ("leanconv.tasks.nothing", None)])
+def test_a_missing_package_is_named_with_its_remedy(capsys, monkeypatch, missing, code):
+    def fail(*args, **options):
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr("leanconv.models.list_models", fail)
+    if code is None:
+        with pytest.raises(ModuleNotFoundError):
+            main(["models"])
+    else:
+        message = "leanconv: this command needs lightning: pip install 'leanconv[train]'\n"
+        assert complaint(capsys, "models") == message
+
+
+def test_the_command_starts_with_what_a_plain_installation_brings():
+    code = """
+import sys
+for name in ("jinja2", "lightning", "matplotlib", "safetensors", "sklearn", "timm", "torchmetrics", "torchvision"):
+    sys.modules[name] = None
+from leanconv.cli import main
+main(["ops"])
+main(["models"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "tied " in done.stdout
+    assert (done.returncode, done.stderr) == (2, "leanconv: this command needs timm: pip install 'leanconv[train]'\n")
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert any(each.startswith("cyclopts") for each in project["dependencies"])
+    assert project["dynamic"] == ["version"]
+
+
+def test_operators_are_split_as_the_user_wrote_them():
+    assert split_operators(["dense,", "tied", ",tied:blocks=4"]) == ["dense", "tied", "tied:blocks=4"]
 
 
 def test_profile_compares_operators_by_turns(capsys):
@@ -223,8 +325,8 @@ def test_the_folder_of_a_training_is_named_after_its_recipe(tmp_path, monkeypatc
         (["models", "cifar_resnext*"], "unknown model 'cifar_resnext*': did you mean"),
         (["swap", "cifar_resnet20", "--out", "x"], "swap needs either an operator or --plan FILE"),
         (["swap", "cifar_resnet20", "tied", "--plan", "p", "--out", "x"], "either an operator or --plan FILE"),
-        (["swap", "cifar_resnet20", "--plan", "no.yaml", "--out", "x"], "no.yaml"),
-        (["swap", "cifar_resnet20", "tied:blocks=5", "--out", "x"], "takes none of the model's 19 layers"),
+        (["swap", "cifar_resnet20", "--plan", "no.yaml", "--out", "x.safetensors"], "no.yaml"),
+        (["swap", "cifar_resnet20", "tied:blocks=5", "--out", "x.safetensors"], "takes none of the model's 19 layers"),
         (["profile"], "profile needs at least one model"),
         (["profile", "cifar_resnet20", "--shape", "1,3,x"], "shape must be numbers with commas in between"),
         (["profile", "cifar_resnet20", "--shape", "1,3,32"], "whole numbers (N, C, H, W), got (1, 3, 32)"),
@@ -235,7 +337,17 @@ def test_the_folder_of_a_training_is_named_after_its_recipe(tmp_path, monkeypatc
         (["compare", "--operators", "dense,tide"], "unknown operator 'tide': did you mean 'tied'?"),
         (["compare", "--seed", "3"], "Unknown option: --seed"),
         (["compare", "--batch-siz", "3"], "Did you mean --batch-size?"),
-        (["fuse", __file__, "--out", "x"], "cannot read the checkpoint"),
+        (["models", "qqqq*"], "unknown model 'qqqq*': list them with: leanconv models PATTERN"),
+        (["train", "--operator", "xyz"], "unknown operator 'xyz': valid are 'dense', 'tied'"),
+        (["compare", "--operators", "xyz"], "unknown operator 'xyz': valid are 'dense', 'tied'"),
+        (["profile", "cifar_resnet20", "--operators", "xyz"], "unknown operator 'xyz': valid are 'dense', 'tied'"),
+        (["profile", "cifar_resnet20", "--operators", "dense:blocks=2"], "'dense' has no settings"),
+        (["profile", "cifar_resnet20", "--operators", ","], "operators must be at least one, each once, got none"),
+        (["profile", "cifar_resnet20", "--operators", "tied", "tied:blocks=2"], "each once, got tied, tied:blocks=2"),
+        (["profile", "vit_tiny_patch16_224", "--shape", "1,3,32,32"], "can't run on an input of shape (1, 3, 32, 32)"),
+        (["swap", "cifar_resnet20", "tied", "--out", "x.pt"], "out must end in .safetensors, got 'x.pt'"),
+        (["fuse", "x.safetensors", "--out", "x"], "out must end in .safetensors, got 'x'"),
+        (["fuse", __file__, "--out", "x.safetensors"], "cannot read the checkpoint"),
     ],
 )
 def test_mistakes_are_told_in_one_line(capsys, tokens, message):

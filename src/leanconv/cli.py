@@ -23,7 +23,10 @@ from leanconv.cli_options import (
     Switch,
     TestOptions,
     Words,
+    checkpoint_path,
     read_recipe,
+    refuse,
+    require_safetensors,
     run_name,
     split_operators,
     split_shape,
@@ -46,6 +49,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     Ends the process with 2 and one line for a user's mistake (the environment variable LEANCONV_DEBUG=1 shows the
     traceback instead), with 130 when interrupted.
     """
+    debugging = os.environ.get("LEANCONV_DEBUG", "0") != "0"
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as interruption:
@@ -55,9 +59,14 @@ def main(tokens: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (CycloptsError, ValueError, TypeError, OSError) as error:
-        if os.environ.get("LEANCONV_DEBUG", "0") != "0":
+        if debugging:
             raise
         stop(2, error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "leanconv").partition(".")[0]
+        if debugging or package == "leanconv":
+            raise
+        stop(2, f"this command needs {package}: pip install 'leanconv[train]'")
 
 
 def stop(code: int, message: object) -> NoReturn:
@@ -116,12 +125,12 @@ def models(pattern: str | None = None, /) -> None:
     Args:
         pattern: As in a shell: * stands for anything.
     """
-    from leanconv.errors import unknown
     from leanconv.models import list_models
+    from leanconv.models.create import unknown_model
 
     names = list_models(own=True) if pattern is None else list_models(pattern)
     if pattern is not None and not names:
-        raise unknown("model", pattern, list_models())
+        raise unknown_model(pattern)
     show("\n".join(names))
 
 
@@ -180,10 +189,15 @@ def swap(
     """
     if (operator is None) == (plan is None):
         raise ValueError("swap needs either an operator or --plan FILE")
+    if plan:
+        refuse(layers, "the plan says which layers are taken")
+    require_safetensors(out)
     from leanconv.surgery import format_operator
     from leanconv.tasks import save_model
 
     network, configuration = build.network(model)
+    if "fused" in configuration:
+        raise ValueError(f"{model} is fused, and its convolutions can't be changed any more: swap first, then fuse")
     made = leanconv.Plan.load(plan) if plan else layers.plan(network, str(operator))
     configuration["operator"] = format_operator(made.operator, made.settings)
     configuration["plans"] = [*configuration.get("plans", []), made.to_yaml()]
@@ -233,12 +247,13 @@ def profile(
         raise ValueError("profile needs at least one model, as in: leanconv profile resnet50")
     from leanconv.measure import Setting
 
+    chosen = split_operators(operators)
     networks = {name: build.network(name) for name in models}
     first = networks[models[0]][1]
     size = split_shape(shape) if shape else (1, first["in_chans"], first["image_size"], first["image_size"])
     variants = {}
     for name, (network, _) in networks.items():
-        for operator in split_operators(operators):
+        for operator in chosen:
             if operator == "dense":
                 variants[name] = network
             else:
@@ -279,7 +294,7 @@ def train(*, recipe: Path | None = None, out: Path | None = None, options: Recip
     folder = out or Path("runs") / run_name(chosen)
     with resumable():
         result = tasks.train(chosen, folder)
-    show(f"accuracy {result.accuracy:.2%} after {result.epochs} epochs and {result.seconds:.0f} s; see {folder}")
+    show(f"accuracy {result.accuracy:.2%} after {result.epochs} epoch{"s" * (result.epochs > 1)} and {result.seconds:.0f} s; see {folder}")
 
 
 @app.command(name="eval")
@@ -342,18 +357,19 @@ def fuse(checkpoint: Path, /, *, out: Path) -> None:
 
     For example:
 
-        leanconv fuse runs/tied/model.safetensors --out fused.safetensors
+        leanconv fuse runs/tied --out fused.safetensors
 
     Args:
-        checkpoint: FILE.safetensors that leanconv wrote.
+        checkpoint: Folder of a finished training, or FILE.safetensors that leanconv wrote.
         out: Checkpoint to write, FILE.safetensors.
     """
+    require_safetensors(out)
     from leanconv.tasks import load_model, save_model
     from leanconv.tasks.checkpoint import fused_network
 
-    network, configuration = load_model(checkpoint)
+    network, configuration = load_model(checkpoint_path(checkpoint))
     fused = fused_network(network, configuration)
-    save_model(out, fused, {**configuration, "fused": True})
+    save_model(out, fused, {**configuration, "fused": list(fused.fusion.kept)})
     show(str(fused.fusion), f"wrote {out}")
 
 

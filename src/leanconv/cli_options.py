@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from cyclopts import Group, Parameter
 
 import leanconv
+from leanconv.errors import unknown
 from leanconv.tasks.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ else:
 def read_recipe(file: Path | None, options: RecipeOptions | None) -> Recipe:
     """The recipe of a file, or the default one, with what the command line gives in its place."""
     given = options or {}
+    if "operator" in given:
+        require_operator(given["operator"])
     return Recipe.of(given) if file is None else Recipe.load(file, **given)
 
 
@@ -93,31 +96,35 @@ class Build:
 
     Attributes:
         num_classes: Classes it tells apart; by default as many as it does by itself.
-        in_chans: Channels of its images.
+        in_chans: Channels of its images; by default 3.
         pretrained: Load the weights that its author published.
     """
 
     num_classes: int | None = None
-    in_chans: int = 3
+    in_chans: int | None = None
     pretrained: Switch = False
 
     def network(self, name: str) -> tuple[nn.Module, dict[str, Any]]:
         """The network of that name, or of a checkpoint that leanconv wrote, and what a checkpoint of it must say."""
-        from leanconv.models import create
+        from leanconv.models import create, list_models
         from leanconv.tasks.checkpoint import configuration, load_model
         from leanconv.tasks.data import ImageInfo
 
-        if name.endswith(".safetensors"):
-            return load_model(name)
-        network = create(name, num_classes=self.num_classes, in_chans=self.in_chans, pretrained=self.pretrained)
+        if name.endswith(".safetensors") or (Path(name).is_dir() and name not in list_models()):
+            refuse(self, f"the checkpoint {name} says how its network is built")
+            return load_model(checkpoint_path(name))
+        in_chans = 3 if self.in_chans is None else self.in_chans
+        network = create(name, num_classes=self.num_classes, in_chans=in_chans, pretrained=self.pretrained)
         known = getattr(network, "pretrained_cfg", {})
         mean, std = (
-            tuple(known[key]) if len(known.get(key, ())) == self.in_chans else (0.5,) * self.in_chans
+            tuple(known[key]) if len(known.get(key, ())) == in_chans else (0.5,) * in_chans
             for key in ("mean", "std")
         )
+        # A network that doesn't tell is built again without a number.
+        num_classes: Any = self.num_classes or getattr(network, "num_classes", None) or None
         info = ImageInfo(
-            num_classes=self.num_classes or int(getattr(network, "num_classes", 1000)),
-            in_chans=self.in_chans,
+            num_classes=num_classes,
+            in_chans=in_chans,
             image_size=known.get("input_size", (3, 224, 224))[-1],
             mean=mean,
             std=std,
@@ -139,14 +146,14 @@ class Layers:
         kernel_size: Size of their kernels.
         stage: Number of the stage they are in, as their names count them.
         min_channels: Channels that they have at least, in and out.
-        scope: "published" keeps to the layers that the operator's paper applies it to, "all" takes each that it can.
+        scope: "published" (the default) for the layers that the operator's paper applies it to, "all" for each it can.
     """
 
     where: str | None = None
     kernel_size: int | None = None
     stage: int | None = None
     min_channels: int | None = None
-    scope: str = "published"
+    scope: str | None = None
 
     def plan(self, network: nn.Module, operator: str) -> leanconv.Plan:
         """What the operator is to do with a network."""
@@ -157,25 +164,96 @@ class Layers:
             "min_channels": self.min_channels,
         }
         given = {key: value for key, value in conditions.items() if value is not None}
-        return leanconv.plan(network, operator, where=given or None, scope=self.scope)
+        scope = "published" if self.scope is None else self.scope
+        return leanconv.plan(network, operator, where=given or None, scope=scope)
 
 
 DEFAULT_LAYERS = Layers()
 
 
+def refuse(options: Build | Layers, reason: str) -> None:
+    """Refuses options that would be ignored.
+
+    Raises:
+        ValueError: one is given; the message names all that are, and the reason.
+    """
+    fields = dataclasses.fields(options)
+    given = [field.name for field in fields if getattr(options, field.name) != field.default]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{names} can't be given: {reason}")
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """The checkpoint at a path: the file itself, or that in the folder of a training."""
+    if not Path(path).is_dir():
+        return Path(path)
+    from leanconv.tasks.run_folder import MODEL
+
+    return Path(path) / MODEL
+
+
+def require_safetensors(out: Path) -> None:
+    """Refuses a checkpoint to write that no command would take for one.
+
+    Raises:
+        ValueError: its name doesn't end in .safetensors.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out must end in .safetensors, got {str(out)!r}")
+
+
 def split_operators(words: Sequence[str]) -> list[str]:
     """Operators from words that hold one or several, with commas in between.
 
-    >>> split_operators(["dense,tied:blocks=2", "tied-se:blocks=4,reduction=8,tied"])
-    ['dense', 'tied:blocks=2', 'tied-se:blocks=4,reduction=8', 'tied']
+    Raises:
+        ValueError: there is none, one is unknown, or two mean the same.
+
+    >>> split_operators(["dense,tied:blocks=4", "tied-se:blocks=4,reduction=8,tied"])
+    ['dense', 'tied:blocks=4', 'tied-se:blocks=4,reduction=8', 'tied']
     """
     operators: list[str] = []
     for part in ",".join(words).split(","):
         if operators and "=" in part and ":" not in part:  # one more setting of the same operator
             operators[-1] += f",{part}"
-        else:
+        elif part:
             operators.append(part)
+    meanings = [full_operator(operator) for operator in operators]
+    if not operators or len(set(meanings)) < len(meanings):
+        raise ValueError(f"operators must be at least one, each once, got {', '.join(operators) or 'none'}")
     return operators
+
+
+def require_operator(operator: str) -> None:
+    """Checks the name of an operator, "dense" for none, and its settings.
+
+    Raises:
+        ValueError: there is no such operator or setting.
+    """
+    from leanconv.surgery import operator_names, parse_operator
+
+    name, colon, _ = operator.partition(":")
+    if name == "dense" and colon:
+        raise ValueError(f"operator 'dense' has no settings, got {operator!r}")
+    if name != "dense":
+        if name not in operator_names():
+            raise unknown("operator", name, ["dense", *operator_names()])
+        parse_operator(operator)
+
+
+def full_operator(operator: str) -> str:
+    """An operator with all its settings.
+
+    >>> full_operator("tied"), full_operator("dense")
+    ('tied:blocks=2', 'dense')
+    """
+    from leanconv.surgery import OPERATORS, format_operator, parse_operator
+
+    require_operator(operator)
+    if operator == "dense":
+        return operator
+    name, given = parse_operator(operator)
+    return format_operator(name, OPERATORS[name].settings(given))
 
 
 def split_shape(text: str) -> tuple[int, ...]:

@@ -126,6 +126,11 @@ def test_the_model_and_the_random_numbers_stay_as_they_are(training):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+def test_a_network_that_asserts_the_size_of_its_images_says_so():
+    with pytest.raises(ValueError, match=r"VisionTransformer can't run on an input of shape \(1, 3, 32, 32\): .*224"):
+        count(timm.create_model("vit_tiny_patch16_224", depth=1), (1, 3, 32, 32))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -80,6 +80,21 @@ def test_a_file_is_found_by_its_path(net_file, monkeypatch):
     assert create(f"{net_file}:Net", num_classes=5)(torch.ones(1, 3, 8, 8)).shape == (1, 5)
 
 
+def test_a_file_can_hold_dataclasses_and_leaves_nothing_when_it_fails(tmp_path):
+    path = tmp_path / "json.py"  # the name of another module
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+    body = "@dataclass\nclass Size:\n    width: int = 4\n\ndef net(): return nn.Conv2d(1, Size().width, 1)\n"
+    path.write_text(head + body)
+    module = sys.modules.get("json")
+    assert create(f"{path}:net").out_channels == 4
+    assert sys.modules.get("json") is module
+    assert "leanconv_file_json" in sys.modules
+    path.write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        create(f"{path}:net")
+    assert "leanconv_file_json" not in sys.modules
+
+
 def test_a_function_that_passes_arguments_on_gets_the_classes_only():
     assert create("torchvision.models:resnet18", num_classes=6).fc.out_features == 6
 
@@ -88,6 +103,7 @@ def test_a_function_that_passes_arguments_on_gets_the_classes_only():
     ("name", "error", "message"),
     [
         ("cifar_resnet21", ValueError, "unknown model 'cifar_resnet21': did you mean .*'cifar_resnet20'"),
+        ("qqqq", ValueError, "unknown model 'qqqq': list them with: leanconv models PATTERN"),
         ("resnet50.nothing", ValueError, "model 'resnet50.nothing' can't be built: Invalid pretrained tag"),
         ("no_such_module:Net", ValueError, "model 'no_such_module:Net': No module named 'no_such_module'"),
         ("no_such_file.py:Net", ValueError, "model 'no_such_file.py:Net'.*No such file"),

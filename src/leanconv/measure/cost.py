@@ -91,7 +91,7 @@ def count(
         try:
             peak = peak_memory(lambda: setting.run(replica, input))
             layers = layer_costs(replica, input)
-        except RuntimeError as error:
+        except (AssertionError, RuntimeError) as error:  # timm's networks assert the size of their images
             reason = str(error).partition("\n")[0]
             kind = type(model).__name__
             raise ValueError(f"{kind} can't run on an input of shape {setting.shape}: {reason}") from error

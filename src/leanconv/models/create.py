@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -49,7 +50,7 @@ def create(
         wanted = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained}
         return call(name, load(name, source, attribute), wanted, options)
     if not colon and not timm.is_model(name):
-        raise unknown("model", name, timm.list_models())
+        raise unknown_model(name)
     try:
         return timm.create_model(name, pretrained, num_classes=num_classes, in_chans=in_chans, **options)
     except RuntimeError as error:
@@ -68,6 +69,14 @@ def list_models(pattern: str = "*", *, own: bool = False) -> list[str]:
     """
     names = timm.list_models(pattern)
     return [name for name in names if timm.model_entrypoint(name).__module__.startswith("leanconv.")] if own else names
+
+
+def unknown_model(name: str) -> ValueError:
+    """The error for a name that is no model's: the nearest ones or, as there are a thousand, how to list them."""
+    names = timm.list_models()
+    if difflib.get_close_matches(name, names, n=1):
+        return unknown("model", name, names)
+    return ValueError(f"unknown model {name!r}: list them with: leanconv models PATTERN")
 
 
 def load(name: str, source: str, attribute: str) -> Callable[..., Any]:
@@ -92,11 +101,17 @@ def load(name: str, source: str, attribute: str) -> Callable[..., Any]:
 
 def load_file(path: Path) -> ModuleType:
     """Runs a Python file as a module of its own."""
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"leanconv_file_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None:
         raise FileNotFoundError(f"no Python file {str(path)!r}")
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    sys.modules[name] = module  # dataclasses look up the annotations of their module there
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
