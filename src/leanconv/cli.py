@@ -294,7 +294,7 @@ def train(*, recipe: Path | None = None, out: Path | None = None, options: Recip
     folder = out or Path("runs") / run_name(chosen)
     with resumable():
         result = tasks.train(chosen, folder)
-    show(f"accuracy {result.accuracy:.2%} after {result.epochs} epoch{"s" * (result.epochs > 1)} and {result.seconds:.0f} s; see {folder}")
+    show(f"accuracy {result.accuracy:.2%} after {result.seconds:.0f} s of training; see {folder}")
 
 
 @app.command(name="eval")
@@ -364,13 +364,15 @@ def fuse(checkpoint: Path, /, *, out: Path) -> None:
         out: Checkpoint to write, FILE.safetensors.
     """
     require_safetensors(out)
+    from leanconv.surgery import Fusion
     from leanconv.tasks import load_model, save_model
     from leanconv.tasks.checkpoint import fused_network
 
     network, configuration = load_model(checkpoint_path(checkpoint))
     fused = fused_network(network, configuration)
-    save_model(out, fused, {**configuration, "fused": list(fused.fusion.kept)})
-    show(str(fused.fusion), f"wrote {out}")
+    record: Fusion = fused.fusion  # type: ignore[assignment]
+    save_model(out, fused, {**configuration, "fused": list(record.kept)})
+    show(str(record), f"wrote {out}")
 
 
 if __name__ == "__main__":
