@@ -51,6 +51,7 @@ def test_only_pairs_that_belong_to_each_other_are_folded() -> None:
     layers = fused.fusion.layers
     assert {name for name, text in layers.items() if "folded in" in text} == {"pair.0", "no_affine.0"}
     assert fused.fusion.folded == 2
+    assert fused.fusion.kept == ()
     assert "no running statistics" in layers["no_statistics.0"]
     assert layers["activated.2"] == "unchanged: it follows no convolution alone"
     assert type(fused.pair[1]) is nn.Identity

@@ -110,7 +110,8 @@ def fuse(
     folded = {step.norm for step in steps if step.folds}
     layers |= {name: norm_reason(model.get_submodule(name)) or "unchanged: it follows no convolution alone"
                for name in sorted(norm_paths(model) - {step.norm for step in steps})}
-    kept = tuple(step.layer for step in steps if step.norm and not step.folds)
+    tied_layers = [step for step in steps if isinstance(model.get_submodule(step.layer), TiedConv2d)]
+    kept = tuple(step.layer for step in tied_layers if step.norm and not step.folds)
     fused.fusion = Fusion(layers, len(folded), kept, error, difference(model, fused, example))  # type: ignore[assignment]
     return fused
 

@@ -29,16 +29,12 @@ def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
         ValueError: the model or its weights don't exist, the operator takes none of its layers, or the checkpoint is
             of another network.
     """
-    network = models.create(
-        recipe.model, num_classes=info.num_classes, in_chans=info.in_chans, pretrained=recipe.pretrained
-    )
     if recipe.weights is None:
-        return with_operator(network, recipe, info, trained=recipe.pretrained).train()
+        return with_operator(created(recipe, info), recipe, info, trained=recipe.pretrained).train()
 
     from leanconv.tasks.checkpoint import load_model, load_weights, read_config
 
     config = read_config(recipe.weights)
-    earlier = config["operator"]
     if "fused" in config:
         raise ValueError(f"weights must be of a network with its norms, got {recipe.weights}, which is fused")
     if "plans" in config:
@@ -50,16 +46,25 @@ def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
                 f"got {found} in {recipe.weights}"
             )
         return load_model(recipe.weights)[0].train()
+    earlier = config["operator"]
     if earlier not in ("dense", recipe.operator):
         raise ValueError(
             f"weights must be of the dense network or of {recipe.operator!r}, got {recipe.weights} of {earlier!r}"
         )
+    network = created(recipe, info)
     if earlier == "dense":
         load_weights(recipe.weights, network)
     network = with_operator(network, recipe, info, trained=True)
     if earlier != "dense":
         load_weights(recipe.weights, network)
     return network.train()
+
+
+def created(recipe: Recipe, info: ImageInfo) -> nn.Module:
+    """The network of a recipe before its operator and without a checkpoint's weights."""
+    return models.create(
+        recipe.model, num_classes=info.num_classes, in_chans=info.in_chans, pretrained=recipe.pretrained
+    )
 
 
 def with_operator(network: nn.Module, recipe: Recipe, info: ImageInfo, *, trained: bool) -> nn.Module:
