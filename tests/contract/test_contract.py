@@ -8,7 +8,8 @@ import pickle
 
 import pytest
 import torch
-from contract.cases import CASES, Case, distributed_worker, gradients_of_one_process
+from contract.case import Case
+from contract.cases import CASES, distributed_worker, gradients_of_one_process
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -146,9 +147,9 @@ def test_deterministic_and_writes_all_that_it_allocates(case: Case) -> None:
 
 @every_layer
 def test_state_dict_copy_and_pickle(case: Case) -> None:
-    layer = case.layer()
+    layer = case.layer().eval()
     expected = layer(case.input())
-    fresh = case.build()
+    fresh = case.build().eval()
     fresh.load_state_dict(layer.state_dict(), strict=True)
     stored = io.BytesIO()
     torch.save(layer.state_dict(), stored)
