@@ -1,0 +1,152 @@
+"""The operators as PyTorch knows them: schemas, shapes, and which implementation runs on which device.
+
+`leanconv::ddf` and `leanconv::ddf_backward` have no formula for gradients of their own: the autograd function that
+calls them has. Where no kernel takes the arguments, the reference runs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leanconv.ops.dynamic import cpu, gpu, reference
+from leanconv.ops.dynamic.norms import Norms
+
+FILTERS = "Tensor input, Tensor? channel_filter, Tensor? spatial_filter"
+GEOMETRY = "int[2] kernel_size, int[2] stride, int[2] dilation, bool add"
+NORMS = (
+    "Tensor? channel_scale=None, Tensor? channel_shift=None, Tensor? spatial_scale=None, Tensor? spatial_shift=None, "
+    "float? eps=None"
+)
+torch.library.define("leanconv::ddf", f"({FILTERS}, {GEOMETRY}, int scale, {NORMS}) -> Tensor")
+torch.library.define(
+    "leanconv::ddf_backward",
+    f"(Tensor gradient, {FILTERS}, {GEOMETRY}, bool[3] wanted) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def format_of(input: Tensor) -> torch.memory_format:
+    """The memory format that the output takes over from the input.
+
+    >>> format_of(torch.empty(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)[:, 1:])
+    torch.channels_last
+    """
+    dense_in_channels = input.stride(1) == 1 and input.shape[1] > 1 and not input.is_contiguous()
+    return torch.channels_last if dense_in_channels else torch.contiguous_format
+
+
+def forward_by_slices(
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    add: bool,
+    scale: int,
+    *norms: Any,
+) -> Tensor:
+    """The reference as the operator's implementation."""
+    channel_filter, spatial_filter = Norms(*norms).apply(channel_filter, spatial_filter, tuple(kernel_size))  # type: ignore[arg-type]
+    output = reference.ddf(input, channel_filter, spatial_filter, kernel_size, stride, dilation, add, scale)
+    return output.contiguous(memory_format=format_of(input))
+
+
+def backward_by_slices(
+    gradient: Tensor,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    add: bool,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The reference as the operator's implementation: each gradient in the memory format of its tensor."""
+    tensors = (input, channel_filter, spatial_filter)
+    found = reference.gradients(gradient, *tensors, kernel_size, stride, dilation, add, wanted)
+    return tuple(  # type: ignore[return-value]
+        input.new_empty(0) if each is None or tensor is None else each.contiguous(memory_format=format_of(tensor))
+        for each, tensor in zip(found, tensors, strict=True)
+    )
+
+
+@torch.library.register_fake("leanconv::ddf")
+def fake_forward(
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    add: bool,
+    scale: int,
+    *norms: Any,
+) -> Tensor:
+    height, width = reference.output_size(input.shape[2:], stride)
+    shape = (*input.shape[:2], height * scale, width * scale)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=format_of(input))
+
+
+@torch.library.register_fake("leanconv::ddf_backward")
+def fake_backward(
+    gradient: Tensor,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    add: bool,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(  # type: ignore[return-value]
+        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=format_of(tensor))
+        if tensor is not None and want else input.new_empty(0)
+        for tensor, want in zip((input, channel_filter, spatial_filter), wanted, strict=True)
+    )
+
+
+torch.library.impl("leanconv::ddf", "default")(forward_by_slices)
+torch.library.impl("leanconv::ddf_backward", "default")(backward_by_slices)
+
+
+def forward_by_kernel(kernels: Any, input: Tensor, *arguments: Any) -> Tensor:
+    return (kernels.forward if kernels.available(input.dtype) else forward_by_slices)(input, *arguments)
+
+
+def backward_by_kernel(kernels: Any, gradient: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return (kernels.backward if kernels.available(input.dtype) else backward_by_slices)(gradient, input, *arguments)
+
+
+for device_type, kernels in (("cpu", cpu), ("cuda", gpu)):
+    torch.library.impl("leanconv::ddf", device_type)(functools.partial(forward_by_kernel, kernels))
+    torch.library.impl("leanconv::ddf_backward", device_type)(functools.partial(backward_by_kernel, kernels))
+
+
+@functools.cache
+def count_operations() -> None:
+    """Tells PyTorch's FLOP counter what the operators cost. It loads triton where that is installed, so it waits.
+
+    A tap costs a multiplication and an addition, and a third operation where two filters are combined: 3 n c k² as in
+    the paper's Table 1.
+    """
+    from torch.utils.flop_counter import register_flop_formula
+
+    def cost(output: Sequence[int], channel_filter: object, spatial_filter: object, kernel_size: Sequence[int]) -> int:
+        each = 2 + (channel_filter is not None and spatial_filter is not None)
+        return each * kernel_size[0] * kernel_size[1] * output[0] * output[1] * output[2] * output[3]
+
+    @register_flop_formula(torch.ops.leanconv.ddf)
+    def forward_cost(input: Any, channel: Any, spatial: Any, kernel_size: Any, *_: Any, out_shape: Any = None) -> int:
+        return cost(out_shape, channel, spatial, kernel_size)
+
+    @register_flop_formula(torch.ops.leanconv.ddf_backward)
+    def backward_cost(gradient: Any, input: Any, channel: Any, spatial: Any, kernel_size: Any, *rest: Any,
+                      out_shape: Any = None) -> int:
+        return sum(rest[-1]) * cost(gradient, channel, spatial, kernel_size)
