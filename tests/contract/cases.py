@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from contract import attention_cases, tied_cases
+from contract import asymmetric_cases, attention_cases, dynamic_cases, ghost_cases, split_cases, tied_cases
 from torch import Tensor, nn
 
-CASES = [*tied_cases.CASES, *attention_cases.CASES]
+CASES = [
+    *tied_cases.CASES, *attention_cases.CASES, *dynamic_cases.CASES, *asymmetric_cases.CASES, *ghost_cases.CASES,
+    *split_cases.CASES,
+]
 
 
 def gradients_of_one_process(name: str, rank: int, world: int) -> list[Tensor]:

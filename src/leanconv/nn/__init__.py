@@ -1,6 +1,24 @@
 """The layers: modules shaped like `torch.nn.Conv2d` and `torch.nn.Linear`, one paper one file."""
 
+from leanconv.nn.asymmetric import AsymmetricConv2d
 from leanconv.nn.attention import GlobalContext, SqueezeExcite, TiedGlobalContext, TiedSE
+from leanconv.nn.dynamic import DDF, DDFUp
+from leanconv.nn.filter_norm import FilterNorm
+from leanconv.nn.ghost import GhostConv2d
+from leanconv.nn.split import SplitConv2d
 from leanconv.nn.tied import TiedConv2d, TiedLinear
 
-__all__ = ["GlobalContext", "SqueezeExcite", "TiedConv2d", "TiedGlobalContext", "TiedLinear", "TiedSE"]
+__all__ = [
+    "DDF",
+    "AsymmetricConv2d",
+    "DDFUp",
+    "FilterNorm",
+    "GhostConv2d",
+    "GlobalContext",
+    "SplitConv2d",
+    "SqueezeExcite",
+    "TiedConv2d",
+    "TiedGlobalContext",
+    "TiedLinear",
+    "TiedSE",
+]
