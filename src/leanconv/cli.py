@@ -114,6 +114,20 @@ def ops() -> None:
 
 
 @app.command
+def doctor() -> None:
+    """Says which kernels run on this machine and why, and what is missing. Compiles the native ones if need be.
+
+    For example:
+
+        leanconv doctor
+        LEANCONV_NATIVE=0 leanconv doctor
+    """
+    from leanconv.doctor import examine
+
+    show(examine())
+
+
+@app.command
 def models(pattern: str | None = None, /) -> None:
     """Lists networks: leanconv's own or, with a pattern, all whose names match, timm's included.
 

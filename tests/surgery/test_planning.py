@@ -138,7 +138,7 @@ def test_bad_yaml(text: str, message: str) -> None:
 
 
 def test_operators_as_words() -> None:
-    assert operator_names() == ["tied", "tied-se"]
+    assert operator_names() == ["tied", "tied-se", "asymmetric", "ghost", "split", "ddf"]
     for text in ("tied", "tied:blocks=4", "tied-se:blocks=2,reduction=8"):
         assert format_operator(*parse_operator(text)) == text
     for text, message in (("tide", "did you mean 'tied'"), ("tied:block=2", "did you mean 'blocks'"),

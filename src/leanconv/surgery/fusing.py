@@ -13,13 +13,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
 from leanconv.errors import unknown
-from leanconv.nn import TiedConv2d
+from leanconv.nn import AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d
 from leanconv.nn.arguments import name_of_type
-from leanconv.surgery.sites import convolutions
+from leanconv.surgery.sites import convolutions, inside, own_layers
 from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths, watch
 from leanconv.table import Table
 
 FORMS = ("auto", "untie", "keep")
+WITH_NORMS = {  # layers that have norms of their own, and what `fused` makes of them
+    AsymmetricConv2d: "one convolution, its branches and their norms added up",
+    GhostConv2d: "its own norms folded in",
+    SplitConv2d: "its own norms folded in",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ def fuse(
 ) -> nn.Module:
     """A copy of a model for inference, with each batch norm folded into the convolution before it.
 
+    Layers with norms of their own take their inference form: an asymmetric convolution block becomes one `nn.Conv2d`,
+    ghost and split convolutions lose their norms.
+
     A norm scales each channel by its own factor, so it can't be folded into filters that blocks of channels share. A
     tied convolution with a norm therefore takes one of two forms, of the same multiply-accumulates:
 
@@ -107,18 +115,20 @@ def fuse(
         raise RuntimeError(f"the fused model differs: relative error {error:.1e} in float64, above {tolerance:.1e}")
     fused = carry_out(copy.deepcopy(model).eval(), steps)
     layers = {step.layer: step.text for step in steps}
-    folded = {step.norm for step in steps if step.folds}
+    own = own_layers(model)
+    left = {name for name in norm_paths(model) if not inside(name, own)} - {step.norm for step in steps}
     layers |= {name: norm_reason(model.get_submodule(name)) or "unchanged: it follows no convolution alone"
-               for name in sorted(norm_paths(model) - {step.norm for step in steps})}
+               for name in sorted(left)}
+    folded = len(norm_paths(model)) - len(norm_paths(fused))
     tied_layers = [step for step in steps if isinstance(model.get_submodule(step.layer), TiedConv2d)]
     kept = tuple(step.layer for step in tied_layers if step.norm and not step.folds)
-    fused.fusion = Fusion(layers, len(folded), kept, error, difference(model, fused, example))  # type: ignore[assignment]
+    fused.fusion = Fusion(layers, folded, kept, error, difference(model, fused, example))  # type: ignore[assignment]
     return fused
 
 
 @dataclass(frozen=True)
 class Step:
-    """What becomes of one convolution: `folds` says whether the norm at path `norm` goes into it."""
+    """What becomes of one convolution: `folds` says whether the norm after it, at path `norm`, goes into it."""
 
     layer: str
     norm: str | None
@@ -127,14 +137,18 @@ class Step:
 
 
 def fusion_steps(model: nn.Module, example: Tensor, tied: str | Collection[str]) -> list[Step]:
-    """One step for each plain or tied convolution of a model."""
+    """One step for each plain convolution of a model and each layer of ours that has an inference form."""
     kept = () if isinstance(tied, str) else tied
-    layers = {site.name: site.module for site in convolutions(model) if type(site.module) in (nn.Conv2d, TiedConv2d)}
+    known = (nn.Conv2d, TiedConv2d, *WITH_NORMS)
+    layers = {site.name: site.module for site in convolutions(model) if type(site.module) in known}
     flow = watch(model, example)
     norms, steps = norm_after(model, flow, layers), []
     for path, layer in layers.items():
         norm = norms.get(path)
-        if norm is None:
+        if own := WITH_NORMS.get(type(layer)):
+            folds = type(layer) is AsymmetricConv2d and norm is not None and not norm_reason(model.get_submodule(norm))
+            steps.append(Step(path, norm, folds, f"{own}, {norm} folded in too" if folds else own))
+        elif norm is None:
             steps.append(Step(path, None, False, "unchanged: no norm takes its output alone"))
         elif reason := norm_reason(model.get_submodule(norm)):
             steps.append(Step(path, norm, False, f"unchanged: {norm} {reason}"))
@@ -173,13 +187,18 @@ def norm_reason(norm: nn.Module) -> str | None:
 
 
 def carry_out(model: nn.Module, steps: list[Step]) -> nn.Module:
-    """Folds the norms of a model, in place."""
+    """Folds the norms of a model, in place as far as it isn't a single layer."""
     for step in steps:
+        layer = plain = model.get_submodule(step.layer)
+        if type(layer) in WITH_NORMS or (step.folds and isinstance(layer, TiedConv2d)):
+            plain = layer.fused()  # type: ignore[operator]
         if step.folds and step.norm is not None:
-            layer, norm = model.get_submodule(step.layer), model.get_submodule(step.norm)
-            conv = layer.fused() if isinstance(layer, TiedConv2d) else layer
-            replace(model, layer, folded(conv, norm))  # type: ignore[arg-type]
+            norm = model.get_submodule(step.norm)
+            plain = folded(plain, norm)  # type: ignore[arg-type]
             replace(model, norm, nn.Identity())
+        if layer is model:
+            return plain
+        replace(model, layer, plain)
     return model
 
 

@@ -29,6 +29,7 @@ class Choice:
         parameters: how many it has.
         becomes: how many it will have, where it is taken; 0 where nobody counted, as after editing by hand.
         settings: settings for this layer alone, over the plan's.
+        norm: the path of the norm whose place the new layer's own norms take, for operators that have some.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Choice:
     parameters: int = 0
     becomes: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    norm: str | None = None
 
     def says(self) -> str:
         """The reason for skipping, or what the layer gains."""
@@ -44,7 +46,7 @@ class Choice:
             return self.skipped
         own = f"({format_operator('', self.settings)[1:]})" if self.settings else ""
         counted = f"{self.parameters:,} → {self.becomes:,} parameters" if self.becomes else ""
-        return " ".join(filter(None, (counted, own)))
+        return " ".join(filter(None, (counted, f"with {self.norm}" if self.norm else "", own)))
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class Plan:
             for key in layer:
                 if key not in Choice.__dataclass_fields__:
                     raise unknown("key of a plan's layer", key, Choice.__dataclass_fields__)
-            for key, kind in (("name", str), ("layer", str), ("skipped", str | None), ("settings", dict)):
+            for key, kind in (("name", str), ("layer", str), ("skipped", str | None), ("settings", dict),
+                              ("norm", str | None)):
                 if key in layer and not isinstance(layer[key], kind):
                     raise ValueError(f"{key} of the plan's layer {layer['name']!r} can't be {layer[key]!r}")
             operator.settings(layer.get("settings", {}))
@@ -173,14 +176,17 @@ def plan(
     unmet = selector(where)
     choices = []
     for site in chosen.sites(model, example):
+        own = chosen.local(site, complete)
         skipped = (
             (chosen.outside(site) if scope == "published" else None)
-            or chosen.reason(site, complete)
+            or chosen.reason(site, {**complete, **own})
             or unmet(site.name, site.module)
         )
-        before = parameter_count(site.module)
-        after = 0 if skipped else parameter_count(chosen.build(site.module, complete))
-        choices.append(Choice(site.name, describe(site.module), skipped, before, after))
+        norm = site.norm if chosen.takes_norm else None
+        before = parameter_count(site.module) + (parameter_count(norm.module) if norm else 0)
+        after = 0 if skipped else parameter_count(chosen.build(site, {**complete, **own}))
+        path = norm.name if norm else None
+        choices.append(Choice(site.name, describe(site.module), skipped, before, after, own, path))
     return Plan(name, complete, tuple(choices))
 
 

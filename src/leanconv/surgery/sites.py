@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,17 @@ class Site:
         name: its path in the model, as `named_modules` gives it (the first, for a layer used in several places).
         module: the layer.
         place: "stem" (reads the image), "head" (gives the class scores) or "body".
+        norm: the norm that alone takes its output, where the model was watched and has one.
+        rectified: whether a ReLU alone takes the output, of the norm where there is one.
+        mixed: whether a 1x1 convolution comes next, before any other convolution or sum.
     """
 
     name: str
     module: nn.Module
     place: str = "body"
+    norm: Site | None = None
+    rectified: bool = False
+    mixed: bool = False
 
 
 def convolutions(model: nn.Module) -> list[Site]:
@@ -38,16 +44,30 @@ def convolutions(model: nn.Module) -> list[Site]:
 
     A layer of leanconv's that holds convolutions is one itself; those inside it aren't the model's.
     """
-    own = {name for name, module in model.named_modules() if type(module).__module__.startswith("leanconv.nn.")}
+    own = own_layers(model)
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if (name in own and any(isinstance(child, _ConvNd) for child in module.children()))
-        or (isinstance(module, _ConvNd) and not any(name.startswith(f"{outer}.") or not outer for outer in own))
+        if isinstance(module, _ConvNd) or (name in own and any(isinstance(part, _ConvNd) for part in module.modules()))
     ]
+    found = [(name, module) for name, module in found if not inside(name, own)]
     stem, head = stem_names([name for name, _ in found]), head_name(model)
     places = {name: "head" if name == head else "stem" if name in stem else "body" for name, _ in found}
     return [Site(name, module, places[name]) for name, module in found]
+
+
+def own_layers(model: nn.Module) -> set[str]:
+    """The paths of leanconv's own layers in a model."""
+    return {name for name, module in model.named_modules() if type(module).__module__.startswith("leanconv.nn.")}
+
+
+def inside(name: str, layers: Collection[str]) -> bool:
+    """Whether a path leads into one of some layers, not just to it.
+
+    >>> inside("block.conv.weight", {"block.conv"}), inside("block.conv", {"block.conv"})
+    (True, False)
+    """
+    return name != "" and any(name.startswith(f"{outer}.") or not outer for outer in layers)
 
 
 def stem_names(names: list[str]) -> set[str]:

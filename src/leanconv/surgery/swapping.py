@@ -55,11 +55,20 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
         if describe(module) != choice.layer:
             raise ValueError(f"layer {choice.name!r} must be {choice.layer} as in the plan, got {describe(module)}")
         settings = operator.settings({**plan.settings, **choice.settings})
-        if reason := operator.reason(Site(choice.name, module), settings):
+        norm = None
+        if operator.takes_norm and choice.norm is not None:
+            if choice.norm not in modules:
+                raise unknown("norm in the plan", choice.norm, modules)
+            norm = Site(choice.norm, modules[choice.norm])
+        site = Site(choice.name, module, norm=norm)
+        settings |= operator.local(site, settings)
+        if reason := operator.reason(site, settings):
             raise ValueError(f"layer {choice.name!r} can't be swapped: {reason}")
-        replacement = operator.build(module, settings) if trained else operator.fresh(module, settings)
+        replacement = operator.build(site, settings) if trained else operator.fresh(site, settings)
         if choice.name == "":
             return replacement
         for path in paths[module]:
             swapped.set_submodule(path, replacement)
+        for path in paths[norm.module] if norm else ():
+            swapped.set_submodule(path, nn.Identity())
     return swapped

@@ -28,10 +28,11 @@ def value_of(tensor: Tensor) -> Value:
 
 @dataclass
 class Use:
-    """One function that took a tensor: its name, and the path of the module that called it."""
+    """One function that took a tensor: its name, the path of the module that called it, and what it gave."""
 
     function: str
     module: str
+    results: list[Value] = field(default_factory=list)
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Watcher(TorchFunctionMode):
             return result
         flow, name = self.flow, getattr(func, "__name__", "")
         for value in values:
-            flow.uses.setdefault(value, []).append(Use(name, self.path[-1]))
+            flow.uses.setdefault(value, []).append(Use(name, self.path[-1], [value_of(tensor) for tensor in results]))
         if name in ADDITIONS:
             flow.additions.append(values)
         depth = max((flow.depth.get(value, 0) for value in values), default=0)

@@ -31,7 +31,7 @@ from leanconv.tasks.seeding import seeded
 from leanconv.tasks.training import train
 from leanconv.tasks.trial import check_runs
 
-OPERATORS = ("dense", "tied:blocks=2", "tied:blocks=4", "tied-se")
+OPERATORS = ("dense", "tied", "asymmetric", "ghost", "split", "ddf")
 SEEDS = (0, 1)
 ROUNDS = 20
 
@@ -90,9 +90,10 @@ def compare(
         with seeded(one.seed):
             network = build_network(one, data)
         check_runs(network, one.model, data)
-        cost = count(network, shape)
+        replica, example = inference.replica(network), inference.input()
+        cost = count(fuse(replica, example, tied="keep"), shape)
         rows.append(Row(one.operator, cost.params, cost.macs))
-        fused[one.operator] = fuse(inference.replica(network), inference.input())
+        fused[one.operator] = fuse(replica, example)
     for one in recipes:
         claim(run_folder(folder, one.operator, one.seed), one)
 

@@ -46,7 +46,7 @@ class Row:
 
     Args:
         operator: its name with its settings, or "dense".
-        params: of the network as it is trained.
+        params: of the network with its norms folded, each tied filter counted once.
         macs: multiply-accumulates for one image.
         trainings: those that are finished, one a seed.
         latency: milliseconds an image takes in the fused network, by the size of the batch; empty until it is measured.

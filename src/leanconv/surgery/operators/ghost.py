@@ -1,0 +1,63 @@
+"""Ghost module: published for every dense convolution with a norm but a 7x7 stem (Ghost-ResNet-50, Ghost-VGG-16)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from leanconv.nn import GhostConv2d
+from leanconv.nn.arguments import of_conv
+from leanconv.surgery.operators.operator import Operator, Settings, not_dense, pair_reason, reads_image
+from leanconv.surgery.sites import Site
+from leanconv.surgery.surroundings import convolutions_in_place
+
+ACTIVATIONS = {"relu": nn.ReLU, "none": None}
+
+
+def outside(site: Site) -> str | None:
+    large = max(getattr(site.module, "kernel_size", (1, 1))) >= 7
+    return (reads_image(site) if large else None) or not_dense(site)
+
+
+def reason(site: Site, settings: Settings) -> str | None:
+    found = pair_reason(GhostConv2d, "ratio", "cheap_kernel_size")(site, settings) or not_dense(site)
+    if found is None and site.norm is not None and site.norm.module.running_mean is None:
+        return f"its norm {site.norm.name} keeps no running statistics"
+    return found
+
+
+def local(site: Site, settings: Settings) -> Settings:
+    """Ghosts are made from maps as the next layer sees them: rectified, where a ReLU follows the norm."""
+    if settings["activation"] != "auto":
+        return {}
+    return {"activation": "relu" if site.rectified else "none"}
+
+
+def own(settings: Settings) -> dict[str, Any]:
+    """The settings as the constructor takes them."""
+    return {**settings, "activation": ACTIVATIONS[settings["activation"]]}
+
+
+def build(site: Site, settings: Settings) -> nn.Module:
+    return GhostConv2d.from_conv(site.module, site.norm.module, **own(settings))  # type: ignore[arg-type, union-attr]
+
+
+def fresh(site: Site, settings: Settings) -> nn.Module:
+    arguments = {**of_conv(site.module), "bias": False}  # type: ignore[arg-type]
+    return GhostConv2d(**arguments, **own(settings)).train(site.module.training)
+
+
+GHOST = Operator(
+    name="ghost",
+    summary="ghost module: a part of the maps by convolution, the rest from them by cheap depthwise filters",
+    defaults={"ratio": 2, "cheap_kernel_size": 3, "activation": "auto"},
+    sites=convolutions_in_place,
+    reason=reason,
+    outside=outside,
+    build=build,
+    fresh=fresh,
+    choices={"activation": ("auto", *ACTIVATIONS)},
+    local=local,
+    takes_norm=True,
+)

@@ -1,0 +1,126 @@
+"""What an operator is to surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from leanconv.errors import unknown
+from leanconv.nn.arguments import name_of_type, of_conv, require_positive
+from leanconv.surgery.sites import Site
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One way to change layers.
+
+    Args:
+        name: as users write it.
+        summary: what it does, in a line.
+        defaults: its settings with their default values.
+        sites: the layers of a model that it considers, given the model and an example input or None.
+        reason: why it can't take a layer, or None where it can.
+        outside: why its published scope leaves out a layer that it could take, or None.
+        build: the new layer, with the weights carried over as far as the operator allows.
+        fresh: the new layer for a layer that has just been initialised: random too, its outputs as widely spread.
+        choices: by setting, the words it may be, for settings that are words.
+        local: settings that depend on where a layer stands.
+        takes_norm: whether the new layer has norms of its own, in the place of the one that follows the layer.
+    """
+
+    name: str
+    summary: str
+    defaults: Settings
+    sites: Callable[[nn.Module, Tensor | None], list[Site]]
+    reason: Callable[[Site, Settings], str | None]
+    outside: Callable[[Site], str | None]
+    build: Callable[[Site, Settings], nn.Module]
+    fresh: Callable[[Site, Settings], nn.Module]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    local: Callable[[Site, Settings], Settings] = lambda site, settings: {}
+    takes_norm: bool = False
+
+    def settings(self, given: Settings) -> dict[str, Any]:
+        """The defaults, overridden by what is given.
+
+        Raises:
+            ValueError: for a setting that doesn't exist, a word or a number that it can't be.
+        """
+        for key, value in given.items():
+            if key not in self.defaults:
+                raise unknown(f"setting of operator {self.name!r}", key, self.defaults)
+            if key in self.choices:
+                if value not in self.choices[key]:
+                    raise unknown(f"{key} of operator {self.name!r}", str(value), self.choices[key])
+            elif isinstance(self.defaults[key], float):
+                if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                    raise ValueError(f"{key} must be a number above 0, got {value!r}")
+            else:
+                require_positive(**{key: value})
+        return {**self.defaults, **given}
+
+
+def convolution_reason(layer: Any, *own: str) -> Callable[[Site, Settings], str | None]:
+    """For a layer built from an nn.Conv2d: whatever its constructor says against the convolution's arguments.
+
+    Args:
+        layer: the class.
+        own: the names of the settings that its constructor takes.
+    """
+
+    def reason(site: Site, settings: Settings) -> str | None:
+        if type(site.module) is not nn.Conv2d:
+            return f"{name_of_type(site.module)} isn't exactly an nn.Conv2d: it may compute something else"
+        return refusal(lambda: layer(**{**of_conv(site.module), "device": "meta"},  # type: ignore[arg-type]
+                                     **{name: settings[name] for name in own}))
+
+    return reason
+
+
+def pair_reason(layer: Any, *own: str) -> Callable[[Site, Settings], str | None]:
+    """The same for a layer with norms of its own, built from a convolution and the norm that follows it."""
+
+    def reason(site: Site, settings: Settings) -> str | None:
+        if type(site.module) is not nn.Conv2d:
+            return f"{name_of_type(site.module)} isn't exactly an nn.Conv2d: it may compute something else"
+        if site.norm is None:
+            return "no norm takes its output alone"
+        if type(site.norm.module) is not nn.BatchNorm2d:
+            return f"its norm {site.norm.name} isn't exactly an nn.BatchNorm2d but {name_of_type(site.norm.module)}"
+        return refusal(lambda: layer(**{**of_conv(site.module), "bias": False, "device": "meta"},  # type: ignore[arg-type]
+                                     **{name: settings[name] for name in own}))
+
+    return reason
+
+
+def refusal(build: Callable[[], object]) -> str | None:
+    """What a constructor says against its arguments, or None."""
+    try:
+        build()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def reads_image(site: Site) -> str | None:
+    """The reason of those who leave out the stem."""
+    return "stem: it reads the image" if site.place == "stem" else None
+
+
+def not_dense(site: Site) -> str | None:
+    """The reason of those who take dense convolutions alone."""
+    groups = getattr(site.module, "groups", 1)
+    return f"not dense: it has {groups} groups" if groups > 1 else None
+
+
+def not_of_size(site: Site, *sizes: int) -> str | None:
+    """The reason of those who take square kernels of some sizes alone."""
+    kernel = getattr(site.module, "kernel_size", None)
+    if kernel is None or kernel in [(size, size) for size in sizes]:
+        return None
+    return f"its kernel is {'x'.join(map(str, kernel))}, not {' or '.join(f'{size}x{size}' for size in sizes)}"

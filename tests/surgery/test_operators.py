@@ -1,0 +1,222 @@
+"""Each operator in its published scope: the layers that it takes, and the parameters that the papers' networks have."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import leanconv as lc
+from leanconv.nn import DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d
+from leanconv.surgery import OPERATORS, parse_operator
+
+timm = pytest.importorskip("timm")
+
+IMAGE = torch.zeros(1, 3, 64, 64)
+# Operator, network, layers taken, parameters after swapping; as published, or counted for the published definition.
+PUBLISHED = [
+    ("asymmetric", "resnet18", 16, 19_028_520),
+    ("asymmetric", "resnet50", 16, 33_116_968),
+    ("ghost:ratio=2", "resnet50", 52, None),
+    ("ghost:ratio=4", "resnet50", 52, None),
+    ("split:alpha=0.5", "resnet50", 16, 18_345_448),
+    ("split:alpha=0.25", "resnet50", 16, None),
+    ("split:alpha=0.125", "resnet50", 16, None),
+    ("ddf", "resnet50", 16, 16_843_748),
+    ("ddf", "resnet101", 33, 28_146_912),
+    ("ddf:squeeze_ratio=0.5", "resnet18", 16, 7_691_032),
+]
+MILLIONS = {
+    "ghost:ratio=2": 13.9535, "ghost:ratio=4": 8.1518, "split:alpha=0.25": 16.9308, "split:alpha=0.125": 16.2235,
+}
+
+
+@pytest.mark.parametrize(("operator", "name", "taken", "parameters"), PUBLISHED)
+def test_published_scope(operator, name, taken, parameters) -> None:
+    model = timm.create_model(name)
+    plan = lc.plan(model, operator, example=IMAGE)
+    assert len(plan.taken) == taken
+    assert lc.Plan.from_yaml(plan.to_yaml()) == plan
+    count = sum(parameter.numel() for parameter in lc.swap(model, plan).parameters())
+    if parameters is None:
+        assert round(count / 1e6, 4) == MILLIONS[operator]
+    else:
+        assert count == parameters
+
+
+class Block(nn.Module):
+    """A bottleneck or a basic block, with a norm after each convolution."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(8, 8, size, padding=size // 2, bias=False) for size in sizes])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8) for _ in sizes])
+
+    def forward(self, x):
+        y = x
+        for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
+            y = norm(conv(y)).relu()
+        return (self.norms[-1](self.convs[-1](y)) + x).relu()
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    model = nn.Sequential(stem, Block(1, 3, 1), Block(3, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3), head)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    return model.eval()
+
+
+INPUT = torch.randn(2, 3, 9, 10, generator=torch.Generator().manual_seed(0))
+
+
+def plan_of(operator: str, **options):
+    return lc.plan(small(), operator, example=INPUT, **options)
+
+
+def test_reasons() -> None:
+    reasons = {name: {choice.name: choice.skipped for choice in plan_of(name).choices} for name in
+               ("asymmetric", "ghost", "split", "ddf")}
+    assert reasons["asymmetric"]["0.0"] is None, "a 3x3 stem is published as a block"
+    assert reasons["asymmetric"]["1.convs.0"] == "its kernel is 1x1, not 3x3 or 5x5"
+    assert reasons["asymmetric"]["4"] == "no norm takes its output alone"
+    assert reasons["ghost"]["0.0"] is None
+    assert reasons["ghost"]["3"] == "not dense: it has 8 groups"
+    assert reasons["split"]["0.0"] == reasons["ddf"]["0.0"] == "stem: it reads the image"
+    assert reasons["split"]["1.convs.1"] is None
+    assert reasons["ddf"]["4"] == "a DDF pads by (1, 1) zeros, got padding=(0, 0), padding_mode='zeros'"
+    assert {choice.name for choice in plan_of("ddf").taken} == {"1.convs.1", "2.convs.0", "2.convs.1"}
+
+
+def test_an_asymmetric_block_starts_as_the_trained_pair_and_takes_the_place_of_its_norm() -> None:
+    model, plan = small(), plan_of("asymmetric")
+    swapped = lc.swap(model, plan)
+    assert [choice.norm for choice in plan.taken] == ["0.1", "1.norms.1", "2.norms.0", "2.norms.1"]
+    assert type(swapped[1].convs[1]) is AsymmetricConv2d
+    assert type(swapped[1].norms[1]) is nn.Identity
+    torch.testing.assert_close(swapped(INPUT), model(INPUT), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        swapped[1].convs[1].branches["horizontal"].conv.weight.normal_()
+    torch.testing.assert_close(swapped(INPUT), model(INPUT), rtol=1e-4, atol=1e-5)
+
+
+def test_ghosts_are_rectified_where_the_network_rectifies() -> None:
+    plan = plan_of("ghost")
+    assert {choice.name: choice.settings["activation"] for choice in plan.taken} == {
+        "0.0": "relu", "1.convs.0": "relu", "1.convs.1": "relu", "1.convs.2": "none", "2.convs.0": "relu",
+        "2.convs.1": "none"}
+    swapped, model = lc.swap(small(), plan), small()
+    assert type(swapped[0][0]) is GhostConv2d
+    torch.testing.assert_close(swapped[0](INPUT)[:, :4], model[0](INPUT)[:, :4])
+    assert "with 0.1 (activation=relu)" in str(plan)
+    forced = lc.swap(small(), plan_of("ghost", activation="none"))
+    assert (forced[0][0](INPUT) < 0).any()
+
+
+def test_a_filter_without_a_1x1_after_it_gets_its_own() -> None:
+    plan = plan_of("ddf")
+    assert {choice.name: choice.settings["pointwise"] for choice in plan.taken} == {
+        "1.convs.1": "never", "2.convs.0": "always", "2.convs.1": "always"}
+    swapped = lc.swap(small(), plan)
+    assert type(swapped[1].convs[1]) is DDF
+    assert [type(layer) for layer in swapped[2].convs[0]] == [DDF, nn.Conv2d]
+    assert swapped(INPUT).shape == (2, 2)
+    widening = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(16, 16, 1), nn.Flatten(),
+                             nn.Linear(16, 2))
+    never = lc.plan(widening, "ddf:pointwise=never", example=torch.zeros(1, 3, 4, 4))
+    assert "a DDF alone keeps the channels, got 8 in and 16 out" in {choice.skipped for choice in never.choices}
+    always = lc.plan(widening, "ddf", example=torch.zeros(1, 3, 4, 4))
+    assert lc.swap(widening, always)(torch.zeros(1, 3, 4, 4)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("operator", ["asymmetric", "ghost", "ghost:ratio=3", "split", "split:alpha=0.25", "ddf",
+                                      "ddf:combine=add,heads=2", "tied"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("trained", [False, True])
+def test_swap_train_and_fuse(operator, channels_last, trained) -> None:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model, input = small().to(memory_format=memory_format), INPUT.contiguous(memory_format=memory_format)
+    swapped = lc.swap(model, plan_of(operator), trained=trained).train()
+    before = copy.deepcopy(swapped.state_dict())
+    optimiser = torch.optim.SGD(swapped.parameters(), 0.05)
+    for _ in range(3):
+        optimiser.zero_grad()
+        swapped(input).square().mean().backward()
+        optimiser.step()
+    assert all(parameter.grad is not None for parameter in swapped.parameters())
+    moved = [name for name, parameter in swapped.named_parameters() if not torch.equal(parameter, before[name])]
+    assert len(moved) > 0.8 * len(list(swapped.parameters()))
+    fused = lc.fuse(swapped, input)
+    assert fused.fusion.error < 1e-12
+    swapped.eval()
+    torch.testing.assert_close(fused(input), swapped(input), rtol=1e-4, atol=1e-5)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    if operator != "tied":  # what stays: the norm after a layer whose output no fixed factor can be folded into
+        assert norms == {"split": 3, "ddf": 1}.get(operator.partition(":")[0], 0)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in swapped.modules()) == norms + fused.fusion.folded
+
+
+@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "tied-se"])
+def test_scope_all_takes_what_it_can_build(operator) -> None:
+    plan = plan_of(operator, scope="all")
+    assert lc.swap(small(), plan)(INPUT).shape == (2, 2)
+    assert {choice.skipped for choice in plan.choices if choice.name == "3"} <= {
+        None, "not dense: it has 8 groups", "no norm takes its output alone",
+        "groups must be 1, for the split is along all input channels, got 8",
+        "a DDF pads by (1, 1) zeros, got padding=(0, 0), padding_mode='zeros'",
+        "blocks · groups must divide in_channels, got blocks=2, groups=8, in_channels=8"}
+
+
+def test_a_single_block_is_fused_too() -> None:
+    layer = AsymmetricConv2d(4, 6, 3, padding=1).eval()
+    fused = lc.fuse(layer, torch.randn(1, 4, 5, 5))
+    assert type(fused) is nn.Conv2d
+
+
+def test_a_plan_edited_by_hand_needs_the_norm() -> None:
+    plan = plan_of("asymmetric")
+    with pytest.raises(ValueError, match=r"'1.convs.1' can't be swapped: no norm takes its output alone"):
+        lc.swap(small(), lc.Plan.from_yaml(plan.to_yaml().replace("  norm: 1.norms.1\n", "")))
+    with pytest.raises(ValueError, match=r"unknown norm in the plan 'norms'"):
+        lc.swap(small(), lc.Plan.from_yaml(plan.to_yaml().replace("1.norms.1", "norms")))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("ghost:ratio=0", "ratio must be a whole number of at least 1, got 0"),
+    ("ghost:activation=gelu", "'gelu'.*'relu'"),
+    ("split:alpha=-1", "alpha must be a number above 0, got -1"),
+    ("split:alpha=true", "alpha must be a number above 0, got True"),
+    ("ddf:combine=max", "'max'.*'mul'"),
+    ("asymmetric:gamma=1", "'gamma_init'"),
+])
+def test_bad_settings(text, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_operator(text)
+
+
+def test_settings_that_no_layer_can_take_leave_reasons() -> None:
+    plan = plan_of("split", alpha=1.5)
+    assert not plan.taken
+    assert any("alpha" in choice.skipped and "1.5" in choice.skipped for choice in plan.choices)
+    assert not plan_of("ddf", heads=3).taken
+    with pytest.raises(ValueError, match="heads"):
+        lc.swap(small(), plan_of("ddf", heads=3))
+
+
+def test_layers_swapped_already_are_left_alone() -> None:
+    for operator in OPERATORS:
+        if operator == "tied-se":
+            continue
+        swapped = lc.swap(small(), plan_of(operator))
+        names = {type(layer) for layer in (DDF, SplitConv2d, GhostConv2d, AsymmetricConv2d)}
+        again = lc.plan(swapped, "tied", example=INPUT, scope="all")
+        assert not any(type(swapped.get_submodule(choice.name)) in names for choice in again.taken)
+        assert not any(".primary" in choice.name or "branch" in choice.name for choice in again.choices)
