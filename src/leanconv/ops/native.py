@@ -4,16 +4,17 @@
     launch, threads = native.team()                                  # what parallel.h, beside this file, wants
 
 `load` is cheap after its first call and may be called each time. The compiled file lies in a folder of the user's own
-(`$XDG_CACHE_HOME/leanconv`, else `~/.cache/leanconv`) under a name that holds the hash of the source, the headers beside
-it and beside this file, the compiler, the flags and the processor. Where that folder can't be trusted or written, the
-kernels are compiled for this process alone, with a warning. Where the compiler fails there is one warning, and the
-reference runs; where there is no compiler at all it runs without one. `report()` says what was decided, and why.
+(`$XDG_CACHE_HOME/leanconv`, else `~/.cache/leanconv`) under a name that holds the hash of the source, of the headers
+beside it and beside this file, of the compiler, the flags and the processor. Where that folder can't be trusted or
+written, the kernels are compiled for this process alone, with a warning. Where the compiler fails there is one
+warning, and the reference runs; where there is no compiler at all it runs without one. `report()` says what was
+decided, and why.
 
 Sources include no OpenMP: threads come from the runtime that PyTorch has loaded already, by its address, because a
 second runtime in a process would compete with the first for the cores.
 
-Environment, read at the first use: LEANCONV_NATIVE=0 turns the kernels off; LEANCONV_NATIVE_FLAGS are the compiler's flags
-for the instruction set (default: that of this processor); CC is the compiler.
+Environment, read at the first use: LEANCONV_NATIVE=0 turns the kernels off; LEANCONV_NATIVE_FLAGS are the compiler's
+flags for the instruction set (default: that of this processor); CC is the compiler.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def attempt(source: Path, flags: tuple[str, ...]) -> tuple[ctypes.CDLL | None, R
             return library, Report(source, reason, path, compiler, every, seconds)
     except Unavailable as error:
         if not error.expected:
-            warnings.warn(f"leanconv runs without its native kernels, more slowly: {error}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"leanconv runs without native kernels, more slowly: {error}", RuntimeWarning, stacklevel=3)
         return None, Report(source, str(error), None, compiler, every)
 
 

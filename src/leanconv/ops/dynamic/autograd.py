@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from leanconv.ops.dynamic import reference
 
 
 class DynamicFilter(torch.autograd.Function):
-    """Joins the forward and the backward operator."""
+    """Joins the forward and the backward operator.
+
+    Without a `setup_context` of its own: with one, PyTorch reads the signature anew at each call, which takes longer
+    than the filter of a small map.
+    """
 
     @staticmethod
     def forward(
+        ctx: Any,
         input: Tensor,
         channel_filter: Tensor | None,
         spatial_filter: Tensor | None,
@@ -26,13 +31,10 @@ class DynamicFilter(torch.autograd.Function):
         add: bool,
         scale: int,
     ) -> Tensor:
+        ctx.save_for_backward(input, channel_filter, spatial_filter)
+        ctx.arguments = (kernel_size, stride, dilation, add, scale)
         return torch.ops.leanconv.ddf(
             input, channel_filter, spatial_filter, kernel_size, stride, dilation, add, scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.arguments = inputs[3:]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
@@ -48,7 +50,7 @@ class DynamicFilter(torch.autograd.Function):
 
 def backward_by_branch(
     gradient: Tensor,
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Any],
     wanted: Sequence[bool],
     kernel_size: Sequence[int],
     stride: Sequence[int],
@@ -66,12 +68,13 @@ def backward_by_branch(
     if scale == 1:
         return of_branch(gradient, *filters)
     branches = scale * scale
-    batch, channels, height, width = input.shape
-    shuffled = F.pixel_unshuffle(gradient, scale).reshape(batch, channels, branches, height, width)
     parts = [[None] * branches if filter is None else filter.chunk(branches, 1) for filter in filters]
-    found = [of_branch(shuffled[:, :, index], parts[0][index], parts[1][index]) for index in range(branches)]
+    found = [
+        of_branch(gradient[:, :, index // scale :: scale, index % scale :: scale], parts[0][index], parts[1][index])
+        for index in range(branches)
+    ]
     of_input, of_channel, of_spatial = zip(*found, strict=True)
-    return [torch.stack(of_input).sum(0) if wanted[0] else of_input[0],
+    return [reduce(torch.add, of_input) if wanted[0] else of_input[0],
             *(torch.cat(parts, 1) if want else parts[0]
               for parts, want in zip((of_channel, of_spatial), wanted[1:], strict=True))]
 

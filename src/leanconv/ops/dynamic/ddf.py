@@ -129,7 +129,10 @@ def dynamic_filter(
         return reference.ddf(input, channel_filter, spatial_filter, *arguments)
     if norms is not None:
         return torch.ops.leanconv.ddf(input, channel_filter, spatial_filter, *arguments, *norms)
-    return DynamicFilter.apply(input, channel_filter, spatial_filter, *arguments)
+    tensors = (input, channel_filter, spatial_filter)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        return DynamicFilter.apply(*tensors, *arguments)
+    return torch.ops.leanconv.ddf(*tensors, *arguments)
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:

@@ -33,6 +33,22 @@ INLINE real total(vec values) {
 #endif
 }
 
+// The sums of the lanes of four vectors, one beside the other.
+INLINE void four_totals(real *to, const vec *values) {
+#if defined(__AVX512F__) && !defined(SUMS_IN_DOUBLE)
+    __m512 a = (__m512)values[0], b = (__m512)values[1], c = (__m512)values[2], d = (__m512)values[3];
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    __m512 half = _mm512_add_ps(all, _mm512_shuffle_f32x4(all, all, 0x4e));
+    half = _mm512_add_ps(half, _mm512_shuffle_f32x4(half, half, 0xb1));
+    _mm_storeu_ps(to, _mm512_castps512_ps128(half));
+#else
+    for (int n = 0; n < 4; n++)
+        to[n] = total(values[n]);
+#endif
+}
+
 APART void load(real *restrict to, int64_t to_step, const void *restrict from, int64_t dtype, int64_t step,
                        int64_t count) {
     if (dtype == FLOAT)

@@ -69,34 +69,36 @@ APART void filter_pixels(real *y, const real *x, const real *s, const real *c, c
 // The filters' gradients from a few neighbours: with q = g[n] · x[n + x_at[t]], q · S for the channel filter's, and the sum
 // over channels of q · C for the spatial one's.
 INLINE void gradients_of_few(const int few, real *restrict of_s, int64_t of_s_tap, real *restrict of_c,
-                                   const real *restrict g, const real *restrict x, const real *restrict s,
-                                   const real *restrict c, const struct run *run, const int add) {
-    int64_t channels = run->channels, blocks = blocks_of(channels);
-    for (int64_t t = 0; t < run->taps; t++) {
-        vec sum[4] = {0};
-        const real *x_here = x + run->x_at[t];
-        real of_pixel[4];
+                             const real *restrict g, const real *restrict x, const real *restrict s,
+                             const real *restrict c, const struct run *run, const int add) {
+    const int64_t channels = run->channels, blocks = blocks_of(channels), taps = run->taps, of_kernel = run->of_kernel;
+    const int64_t g_step = run->y_step, x_step = run->x_step, s_step = run->s_step;
+    for (int64_t t = 0; t < taps; t++) {
+        const int64_t tap = run->c_at[t];
+        const real *x_here = x + run->x_at[t], *s_here = s + run->s_at[t];
+        vec sum[4] = {0}, of_pixel[4];
         for (int n = 0; n < few; n++)
-            of_pixel[n] = s[run->s_at[t] + n * run->s_step];
+            of_pixel[n] = s_here[n * s_step] - (vec){0};
         for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = first_of(block, channels), place = (block * run->of_kernel + run->c_at[t]) * LANES;
-            vec of_channel = GET(c, place), total = GET(of_c, place);
-            vec once = GET(some_lanes, LANES - (block * LANES - first));
-            if (add)
-                of_channel = once;
-            else
-                of_channel *= once;
+            int64_t first = first_of(block, channels), place = (block * of_kernel + tap) * LANES;
+            vec of_channel = GET(some_lanes, LANES - (block * LANES - first)), all = GET(of_c, place);
+            if (!add)
+                of_channel *= GET(c, place);
+#pragma GCC unroll 4
             for (int n = 0; n < few; n++) {
-                vec product = GET(g, n * run->y_step + first) * GET(x_here, n * run->x_step + first);
+                vec product = GET(g, n * g_step + first) * GET(x_here, n * x_step + first);
                 sum[n] += product * of_channel;
                 if (!add)
                     product *= of_pixel[n];
-                total += product;
+                all += product;
             }
-            PUT(of_c, place) = total;
+            PUT(of_c, place) = all;
         }
-        for (int n = 0; n < few; n++)
-            of_s[run->c_at[t] * of_s_tap + n] = total(sum[n]);
+        if (few == 4)
+            four_totals(of_s + tap * of_s_tap, sum);
+        else
+            for (int n = 0; n < few; n++)
+                of_s[tap * of_s_tap + n] = total(sum[n]);
     }
 }
 

@@ -147,14 +147,14 @@ struct panels {
 };
 
 static struct panels make_panels(const struct arguments *a) {
-    enum { VALUES = 768 };  // of a panel, so that the panels of all taps stay near
+    enum { MOST = 1024 };  // values of a panel, so that the panels of all taps stay near
     struct panels p;
     for (int axis = 0; axis < 2; axis++)
         p.padding[axis] = a->dilation[axis] * (a->kernel[axis] - 1) / 2;
     int64_t sides = UP(p.padding[1], a->stride[1]), reach = 2 * p.padding[0] / a->stride[0];
     p.width = a->out_size[1] + (a->stride[1] == 1 ? sides : MAX(sides, 2 * p.padding[1] / a->stride[1]));
     p.halo = UP(p.padding[0], a->stride[0]);
-    p.rows = MAX(UP(VALUES, p.width), reach);
+    p.rows = MAX(UP(MOST, p.width), reach);
     p.blocks = UP(a->out_size[0], MIN(p.rows, a->out_size[0]));
     p.rows = UP(a->out_size[0], p.blocks);
     p.part = (p.rows + reach + 2) * p.width + 4 * LANES;

@@ -41,9 +41,8 @@ def filter_norm(
         raise ValueError(f"filters must be (N, F · {taps}, ...), got shape {tuple(filters.shape)}")
     values = filters.to(torch.promote_types(filters.dtype, torch.float32)).unflatten(1, (-1, taps))
     gain = 1.0 if isinstance(scale, Tensor) else scale
-    traced = torch.compiler.is_compiling()
-    normed = definition(values, gain, eps) if traced else Standardise.apply(values, gain, eps)[0]
-    normed = normed.flatten(1, 2)
+    standardise = definition if torch.compiler.is_compiling() else Standardise.apply
+    normed = standardise(values, gain, eps).flatten(1, 2)
     along = (-1,) + (1,) * (filters.dim() - 2)
     if isinstance(scale, Tensor):
         normed = normed * scale.view(along)
@@ -68,22 +67,17 @@ class Standardise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(values: Tensor, gain: float, eps: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, values: Tensor, gain: float, eps: float | None) -> Tensor:
         mean = values.mean(2, keepdim=True)
         centred = values - mean
         variance = centred.square().sum(2, keepdim=True).div_(values.shape[2] - 1)
         inverse = variance.sqrt_().add_(PUBLISHED).reciprocal_() if eps is None else variance.add_(eps).rsqrt_()
-        return centred.mul_(gain * inverse), mean, inverse
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, Tensor, Tensor]) -> None:
-        values, ctx.gain, ctx.eps = inputs
-        _, mean, inverse = outputs
-        ctx.mark_non_differentiable(mean, inverse)
         ctx.save_for_backward(values, mean, inverse)
+        ctx.gain, ctx.eps = gain, eps
+        return centred.mul_(gain * inverse)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         values, mean, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():
             output = definition(values, ctx.gain, ctx.eps)
