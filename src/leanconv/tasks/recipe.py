@@ -70,7 +70,7 @@ class Recipe:
     data: str = "digits"
     data_root: Path | None = None
     image_size: int | None = None
-    epochs: int = 12
+    epochs: int = 8
     batch_size: int = 64
     optimizer: str = "sgd"
     lr: float = 0.1
