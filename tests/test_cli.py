@@ -116,6 +116,38 @@ def test_ops_and_models_are_listed(capsys):
     assert output(capsys, "models", "resnet1?").split() == ["resnet18"]
 
 
+def test_the_doctor_tells_what_runs(capsys):
+    text = output(capsys, "doctor")
+    assert "CPU kernels" in text
+    assert "OpenMP runtimes" in text
+
+
+@pytest.mark.parametrize("operator", ["asymmetric", "ghost:ratio=3", "split:alpha=0.25", "ddf:combine=add"])
+def test_each_operator_from_swap_to_fused_file(capsys, tmp_path, checkpoint, operator):
+    lean, fused = str(tmp_path / "lean.safetensors"), str(tmp_path / "fused.safetensors")
+    main(["swap", str(checkpoint), operator, "--out", lean])
+    main(["fuse", lean, "--out", fused])
+    capsys.readouterr()
+    one, other = (load_model(path)[0] for path in (lean, fused))
+    image = torch.randn(2, 1, 16, 16)
+    torch.testing.assert_close(other(image), one(image), rtol=1e-3, atol=1e-4)
+    assert "fused.safetensors" in output(capsys, "profile", fused, "--no-latency")
+
+
+def test_networks_of_another_size_are_watched_at_it(capsys, tmp_path):
+    source = tmp_path / "small.py"
+    source.write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    pair = lambda i, o: [nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()]\n"
+        "    return nn.Sequential(*pair(3, 8), *pair(8, 8), nn.Flatten(), nn.Linear(8 * 32 * 32, 2))\n")
+    name = f"{source}:net"
+    text = output(capsys, "plan", name, "asymmetric", "--image-size", "32")
+    assert "2 of 2 layers taken" in text
+    assert "example" in complaint(capsys, "plan", name, "asymmetric")
+    output(capsys, "profile", name, "--operators", "dense,asymmetric", "--shape", "1,3,32,32", "--no-latency")
+
+
 def test_plan_shows_choices_and_writes_them(capsys, tmp_path):
     path = tmp_path / "plan.yaml"
     conditions = ["--where", "layer*.conv1", "--stage", "3", "--min-channels", "64", "--kernel-size", "3"]
@@ -190,6 +222,7 @@ def test_a_fused_checkpoint_is_not_swapped(capsys, tmp_path, checkpoint):
     fused, out = tmp_path / "fused.safetensors", tmp_path / "lean.safetensors"
     main(["fuse", str(checkpoint), "--out", str(fused)])
     assert "swap first, then fuse" in complaint(capsys, "swap", str(fused), "tied", "--out", str(out))
+    assert "swap first, then fuse" in complaint(capsys, "plan", str(fused), "tied")
     assert not out.exists()
 
 
@@ -338,9 +371,9 @@ def test_the_folder_of_a_training_is_named_after_its_recipe(tmp_path, monkeypatc
         (["compare", "--seed", "3"], "Unknown option: --seed"),
         (["compare", "--batch-siz", "3"], "Did you mean --batch-size?"),
         (["models", "qqqq*"], "unknown model 'qqqq*': list them with: leanconv models PATTERN"),
-        (["train", "--operator", "xyz"], "unknown operator 'xyz': valid are 'dense', 'tied'"),
-        (["compare", "--operators", "xyz"], "unknown operator 'xyz': valid are 'dense', 'tied'"),
-        (["profile", "cifar_resnet20", "--operators", "xyz"], "unknown operator 'xyz': valid are 'dense', 'tied'"),
+        (["train", "--operator", "xyz"], "unknown operator 'xyz': valid are 'asymmetric', 'ddf'"),
+        (["compare", "--operators", "xyz"], "unknown operator 'xyz': valid are 'asymmetric', 'ddf'"),
+        (["profile", "cifar_resnet20", "--operators", "xyz"], "unknown operator 'xyz': valid are 'asymmetric', 'ddf'"),
         (["profile", "cifar_resnet20", "--operators", "dense:blocks=2"], "'dense' has no settings"),
         (["profile", "cifar_resnet20", "--operators", ","], "operators must be at least one, each once, got none"),
         (["profile", "cifar_resnet20", "--operators", "tied", "tied:blocks=2"], "each once, got tied, tied:blocks=2"),

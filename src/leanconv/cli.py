@@ -26,6 +26,7 @@ from leanconv.cli_options import (
     checkpoint_path,
     read_recipe,
     refuse,
+    refuse_fused,
     require_safetensors,
     run_name,
     split_operators,
@@ -170,7 +171,9 @@ def plan(
         operator: A name that `leanconv ops` knows, with settings if you like.
         out: YAML file for the plan, to be edited and carried out with `leanconv swap --plan`.
     """
-    made = layers.plan(build.network(model)[0], operator)
+    network, configuration = build.network(model)
+    refuse_fused(model, configuration)
+    made = layers.plan(network, operator, configuration)
     show(made)
     if out is not None:
         made.save(out)
@@ -210,12 +213,11 @@ def swap(
     from leanconv.tasks import save_model
 
     network, configuration = build.network(model)
-    if "fused" in configuration:
-        raise ValueError(f"{model} is fused, and its convolutions can't be changed any more: swap first, then fuse")
-    made = leanconv.Plan.load(plan) if plan else layers.plan(network, str(operator))
+    refuse_fused(model, configuration)
+    made = leanconv.Plan.load(plan) if plan else layers.plan(network, str(operator), configuration)
     configuration["operator"] = format_operator(made.operator, made.settings)
     configuration["plans"] = [*configuration.get("plans", []), made.to_yaml()]
-    save_model(out, leanconv.swap(network, made), configuration)
+    save_model(out, leanconv.swap(network, made, trained=build.trained(model)), configuration)
     show(made, f"wrote {out}")
 
 
@@ -265,15 +267,16 @@ def profile(
     networks = {name: build.network(name) for name in models}
     first = networks[models[0]][1]
     size = split_shape(shape) if shape else (1, first["in_chans"], first["image_size"], first["image_size"])
+    setting = Setting.of(size, channels_last=channels_last)
     variants = {}
     for name, (network, _) in networks.items():
         for operator in chosen:
             if operator == "dense":
                 variants[name] = network
             else:
-                variants[f"{name} {operator}"] = leanconv.swap(network, leanconv.plan(network, operator))
+                plan = leanconv.plan(network, operator, example=setting.input())
+                variants[f"{name} {operator}"] = leanconv.swap(network, plan)
     if fused:
-        setting = Setting.of(size, channels_last=channels_last)
         variants = {name: leanconv.fuse(setting.replica(net), setting.input()) for name, net in variants.items()}
     result = leanconv.profile(
         variants,
@@ -359,7 +362,7 @@ def compare(
     chosen = read_recipe(recipe, options)
     with resumable():
         comparison = comparing.compare(
-            chosen, split_operators(operators) if operators else comparing.OPERATORS, range(seeds), out
+            chosen, split_operators(operators) if operators else None, range(seeds), out
         )
         report = write_report(comparison, out)
     show(comparison, f"report: {report}")

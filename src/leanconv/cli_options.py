@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
@@ -17,7 +17,7 @@ from leanconv.errors import unknown
 from leanconv.tasks.recipe import Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def default_of(value: object) -> str | None:
@@ -97,20 +97,22 @@ class Build:
     Attributes:
         num_classes: Classes it tells apart; by default as many as it does by itself.
         in_chans: Channels of its images; by default 3.
+        image_size: Height and width of its images, if it doesn't tell by itself; by default 224.
         pretrained: Load the weights that its author published.
     """
 
     num_classes: int | None = None
     in_chans: int | None = None
+    image_size: int | None = None
     pretrained: Switch = False
 
     def network(self, name: str) -> tuple[nn.Module, dict[str, Any]]:
         """The network of that name, or of a checkpoint that leanconv wrote, and what a checkpoint of it must say."""
-        from leanconv.models import create, list_models
+        from leanconv.models import create
         from leanconv.tasks.checkpoint import configuration, load_model
         from leanconv.tasks.data import ImageInfo
 
-        if name.endswith(".safetensors") or (Path(name).is_dir() and name not in list_models()):
+        if is_checkpoint(name):
             refuse(self, f"the checkpoint {name} says how its network is built")
             return load_model(checkpoint_path(name))
         in_chans = 3 if self.in_chans is None else self.in_chans
@@ -125,12 +127,17 @@ class Build:
         info = ImageInfo(
             num_classes=num_classes,
             in_chans=in_chans,
-            image_size=known.get("input_size", (3, 224, 224))[-1],
+            image_size=self.image_size or known.get("input_size", (3, 224, 224))[-1],
             mean=mean,
             std=std,
             classes=(),
         )
         return network, configuration(Recipe(model=name), info)
+
+
+    def trained(self, name: str) -> bool:
+        """Whether the network of that name comes with weights worth keeping: its author's, a user's, a checkpoint's."""
+        return self.pretrained or ":" in name or is_checkpoint(name)
 
 
 DEFAULT_BUILD = Build()
@@ -155,8 +162,8 @@ class Layers:
     min_channels: int | None = None
     scope: str | None = None
 
-    def plan(self, network: nn.Module, operator: str) -> leanconv.Plan:
-        """What the operator is to do with a network."""
+    def plan(self, network: nn.Module, operator: str, configuration: Mapping[str, Any]) -> leanconv.Plan:
+        """What the operator is to do with a network, for images as its configuration says."""
         conditions = {
             "name": self.where,
             "kernel_size": self.kernel_size,
@@ -165,10 +172,18 @@ class Layers:
         }
         given = {key: value for key, value in conditions.items() if value is not None}
         scope = "published" if self.scope is None else self.scope
-        return leanconv.plan(network, operator, where=given or None, scope=scope)
+        return leanconv.plan(network, operator, where=given or None, scope=scope, example=blank_image(configuration))
 
 
 DEFAULT_LAYERS = Layers()
+
+
+def blank_image(configuration: Mapping[str, Any]) -> Tensor:
+    """An image of the kind that a network's configuration speaks of."""
+    import torch
+
+    size = configuration["image_size"]
+    return torch.zeros(1, configuration["in_chans"], size, size)
 
 
 def refuse(options: Build | Layers, reason: str) -> None:
@@ -182,6 +197,23 @@ def refuse(options: Build | Layers, reason: str) -> None:
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"{names} can't be given: {reason}")
+
+
+def refuse_fused(model: str, configuration: Mapping[str, Any]) -> None:
+    """Refuses to change a network that is fused.
+
+    Raises:
+        ValueError: it is.
+    """
+    if "fused" in configuration:
+        raise ValueError(f"{model} is fused, and its convolutions can't be changed any more: swap first, then fuse")
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a name is that of a checkpoint, or of the folder of a training."""
+    from leanconv.models import list_models
+
+    return name.endswith(".safetensors") or (Path(name).is_dir() and name not in list_models())
 
 
 def checkpoint_path(path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_reasons() -> None:
                ("asymmetric", "ghost", "split", "ddf")}
     assert reasons["asymmetric"]["0.0"] is None, "a 3x3 stem is published as a block"
     assert reasons["asymmetric"]["1.convs.0"] == "its kernel is 1x1, not 3x3 or 5x5"
-    assert reasons["asymmetric"]["4"] == "no norm takes its output alone"
+    assert reasons["asymmetric"]["4"] == "no norm alone takes its output, or it doesn't run just once"
     assert reasons["ghost"]["0.0"] is None
     assert reasons["ghost"]["3"] == "not dense: it has 8 groups"
     assert reasons["split"]["0.0"] == reasons["ddf"]["0.0"] == "stem: it reads the image"
@@ -164,15 +165,67 @@ def test_swap_train_and_fuse(operator, channels_last, trained) -> None:
     assert sum(isinstance(module, nn.BatchNorm2d) for module in swapped.modules()) == norms + fused.fusion.folded
 
 
-@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "tied-se"])
-def test_scope_all_takes_what_it_can_build(operator) -> None:
+UNPAIRED = "no norm alone takes its output, or it doesn't run just once"
+
+
+@pytest.mark.parametrize(("operator", "reason"), [
+    ("tied", "blocks · groups must divide in_channels, got blocks=2, groups=8, in_channels=8"),
+    ("asymmetric", UNPAIRED), ("ghost", UNPAIRED),
+    ("split", "groups must be 1, for the split is along all input channels, got 8"),
+    ("ddf", "a DDF pads by (1, 1) zeros, got padding=(0, 0), padding_mode='zeros'"),
+])
+def test_scope_all_takes_what_it_can_build(operator, reason) -> None:
     plan = plan_of(operator, scope="all")
     assert lc.swap(small(), plan)(INPUT).shape == (2, 2)
-    assert {choice.skipped for choice in plan.choices if choice.name == "3"} <= {
-        None, "not dense: it has 8 groups", "no norm takes its output alone",
-        "groups must be 1, for the split is along all input channels, got 8",
-        "a DDF pads by (1, 1) zeros, got padding=(0, 0), padding_mode='zeros'",
-        "blocks · groups must divide in_channels, got blocks=2, groups=8, in_channels=8"}
+    assert next(choice.skipped for choice in plan.choices if choice.name == "3") == reason
+    assert next(choice.skipped for choice in plan.choices if choice.name == "1.convs.1") is None
+
+
+@pytest.mark.parametrize("operator", ["asymmetric:gamma_init=0.5", "ghost", "split"])
+def test_a_fresh_layer_has_the_manners_of_those_it_replaces(operator) -> None:
+    model = small().to(memory_format=torch.channels_last)
+    conv, norm = model[1].convs[1], model[1].norms[1]
+    norm.eps, norm.momentum = 1e-3, 0.01
+    torch.nn.init.constant_(norm.weight, 0.25)
+    conv.weight.requires_grad_(False)
+    layer = lc.swap(model, lc.plan(model, operator, example=INPUT, where="1.convs.1"), trained=False)[1].convs[1]
+    norms = [part for part in layer.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert norms
+    assert all(torch.equal(part.running_var, torch.ones(part.num_features)) for part in norms)
+    assert not any(part.training for part in layer.modules())
+    convolutions = [part for part in layer.modules() if isinstance(part, nn.Conv2d)]
+    assert not any(part.weight.requires_grad for part in convolutions)
+    assert any(part.weight.is_contiguous(memory_format=torch.channels_last) for part in convolutions)
+    if operator != "split":  # its norms are inside of it, the network's own stays
+        scale = 0.125 if "gamma_init" in operator else 0.25
+        assert all((part.eps, part.momentum) == (1e-3, 0.01) for part in norms)
+        assert all(torch.equal(part.weight, torch.full_like(part.weight, scale)) for part in norms)
+    if operator == "ghost":
+        assert layer.cheap.weight.std() > 0.1
+
+
+def test_a_trained_pair_is_kept_whatever_the_scale_of_fresh_ones() -> None:
+    model = small()
+    swapped = lc.swap(model, plan_of("asymmetric", gamma_init=0.3))
+    torch.testing.assert_close(swapped(INPUT), model(INPUT), rtol=1e-4, atol=1e-5)
+
+
+def test_planning_uses_no_random_numbers() -> None:
+    model = small()
+    for operator in OPERATORS:
+        torch.manual_seed(5)
+        lc.plan(model, operator, example=INPUT)
+        number = torch.rand(())
+        torch.manual_seed(5)
+        assert number == torch.rand(()), operator
+
+
+def test_a_convolution_with_hooks_is_left_alone() -> None:
+    for operator in ("tied", "asymmetric", "ghost", "split", "ddf"):
+        model = small()
+        model[1].convs[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+        plan = lc.plan(model, operator, example=INPUT)
+        assert "it has hooks" in next(choice.skipped for choice in plan.choices if choice.name == "1.convs.1")
 
 
 def test_a_single_block_is_fused_too() -> None:
@@ -183,8 +236,10 @@ def test_a_single_block_is_fused_too() -> None:
 
 def test_a_plan_edited_by_hand_needs_the_norm() -> None:
     plan = plan_of("asymmetric")
-    with pytest.raises(ValueError, match=r"'1.convs.1' can't be swapped: no norm takes its output alone"):
+    with pytest.raises(ValueError, match=r"'1.convs.1' can't be swapped: no norm alone takes its output"):
         lc.swap(small(), lc.Plan.from_yaml(plan.to_yaml().replace("  norm: 1.norms.1\n", "")))
+    with pytest.raises(ValueError, match=r"each norm of a plan must be one layer's, got '2.norms.0' for several"):
+        lc.swap(small(), lc.Plan.from_yaml(plan.to_yaml().replace("1.norms.1", "2.norms.0")))
     with pytest.raises(ValueError, match=r"unknown norm in the plan 'norms'"):
         lc.swap(small(), lc.Plan.from_yaml(plan.to_yaml().replace("1.norms.1", "norms")))
 
@@ -193,13 +248,33 @@ def test_a_plan_edited_by_hand_needs_the_norm() -> None:
     ("ghost:ratio=0", "ratio must be a whole number of at least 1, got 0"),
     ("ghost:activation=gelu", "'gelu'.*'relu'"),
     ("split:alpha=-1", "alpha must be a number above 0, got -1"),
-    ("split:alpha=true", "alpha must be a number above 0, got True"),
+    ("split:alpha=true", "alpha must be a number above 0, got 'true'"),
+    ("split:alpha=inf", "alpha must be a number above 0, got inf"),
+    ("tied:blocks=[", r"blocks must be a whole number of at least 1, got '\['"),
     ("ddf:combine=max", "'max'.*'mul'"),
     ("asymmetric:gamma=1", "'gamma_init'"),
 ])
 def test_bad_settings(text, message) -> None:
     with pytest.raises(ValueError, match=message):
         parse_operator(text)
+
+
+@pytest.mark.parametrize(("operator", "message"), [("ghost", "activation .* relu or none"),
+                                                   ("ddf", "pointwise .* always or never")])
+def test_what_a_plan_settles_must_stay_settled(operator, message) -> None:
+    plan = plan_of(operator)
+    edited = replace(plan, choices=tuple(replace(choice, settings={}) for choice in plan.choices))
+    with pytest.raises(ValueError, match=f"{message}, got 'auto'"):
+        lc.swap(small(), edited)
+
+
+def test_norms_without_statistics_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU())
+    image = torch.randn(2, 3, 6, 6)
+    swapped = lc.swap(model, lc.plan(model, "asymmetric", example=image)).eval()
+    fused = lc.fuse(swapped, image)
+    assert fused.fusion.layers["0"] == "unchanged: its norms keep no running statistics"
+    assert not lc.plan(model, "ghost", example=image).taken
 
 
 def test_settings_that_no_layer_can_take_leave_reasons() -> None:

@@ -284,3 +284,19 @@ def test_a_spread_needs_two_trainings_and_a_mean_one():
 
 def test_milliseconds_are_per_image():
     assert comparing.per_image(Timing(64.0, 32.0, 96.0, 20), 32) == Timing(2.0, 1.0, 3.0, 20)
+
+
+def test_by_default_each_operator_that_takes_a_layer_is_compared(quick, tmp_path, capfd):
+    recipe = dataclasses.replace(quick, epochs=1, warmup_epochs=0, limit=64)
+    comparison = compare(recipe, None, [0], tmp_path)
+    assert [row.operator for row in comparison.rows] == ["dense", "tied", "asymmetric", "ghost", "split", "ddf"]
+    dense, tied, asymmetric, *leaner = comparison.rows
+    assert (asymmetric.params, asymmetric.macs) == (dense.params, dense.macs), "deployed, it is the plain network"
+    assert all(row.params < dense.params and row.macs < dense.macs for row in (tied, *leaner))
+    assert all(row.trainings and row.latency for row in comparison.rows)
+
+
+def test_operators_that_take_nothing_are_left_out_with_a_word(quick, capfd):
+    recipe = dataclasses.replace(quick, model="mobilenetv3_small_050")
+    assert comparing.applicable(recipe, progress=True) == ["dense", "tied"]
+    assert "split takes no layer of mobilenetv3_small_050: left out" in capfd.readouterr().err

@@ -33,6 +33,19 @@ def of_conv(conv: nn.Conv2d) -> dict[str, Any]:
     }
 
 
+def require_geometry(conv: nn.Conv2d) -> None:
+    """Raises ValueError for a convolution that PyTorch builds but can't run.
+
+    >>> require_geometry(nn.Conv2d(4, 8, 3, stride=0))
+    Traceback (most recent call last):
+    ValueError: stride must be at least 1, got (0, 0)
+    """
+    for name, least in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("padding", 0)):
+        sizes = getattr(conv, name)
+        if not isinstance(sizes, str) and min(sizes) < least:
+            raise ValueError(f"{name} must be at least {least}, got {sizes}")
+
+
 def require_positive(**numbers: int) -> None:
     """Raises ValueError for the first number that isn't a whole number of at least 1.
 

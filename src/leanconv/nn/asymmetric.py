@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leanconv.errors import unknown
-from leanconv.nn.arguments import name_of_type, of_conv, require_positive
+from leanconv.nn.arguments import name_of_type, of_conv, require_geometry, require_positive
 from leanconv.ops.tied import Size, in_nchw, pair
 
 BRANCHES = ("square", "horizontal", "vertical")
@@ -255,17 +255,15 @@ class AsymmetricConv2d(nn.Module):
 
 def check(plain: nn.Conv2d, branches: Sequence[str], cross: tuple[int, int] | None) -> None:
     """Raises ValueError for what a plain convolution would take and the asymmetric one doesn't."""
-    for name, least in (("stride", 1), ("dilation", 1), ("padding", 0)):
-        sizes = getattr(plain, name)
-        if not isinstance(sizes, str) and min(sizes) < least:
-            raise ValueError(f"{name} must be at least {least}, got {sizes}")
+    require_geometry(plain)
     if isinstance(branches, str) or not branches:
         raise ValueError(f"branches must be some of {BRANCHES}, got {branches!r}")
     for name in branches:
         if name not in BRANCHES:
             raise unknown("branch", name, BRANCHES)
     height, width = plain.kernel_size
-    if cross is not None and (len(cross) != 2 or cross[0] not in range(height) or cross[1] not in range(width)):
+    places = [(row, column) for row in range(height) for column in range(width)]
+    if cross is not None and (not isinstance(cross, tuple | list) or tuple(cross) not in places):
         raise ValueError(f"cross must be a row and a column of the {height} x {width} kernel, got {cross}")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from leanconv.nn.arguments import name_of_type, of_conv, require_positive
+from leanconv.nn.arguments import name_of_type, of_conv, require_geometry, require_positive
 from leanconv.ops.ghost import ghost_tail
 from leanconv.ops.ghost_fit import ghost_kernels
 from leanconv.ops.tied import Size
@@ -93,6 +93,7 @@ class GhostConv2d(nn.Module):
             in_channels, intrinsic, kernel_size, stride, padding, dilation,  # type: ignore[arg-type]
             groups, False, padding_mode, device, dtype,
         )
+        require_geometry(self.primary)
         self.primary_norm: Any = nn.BatchNorm2d(intrinsic, device=device, dtype=dtype)
         ghosts = intrinsic * (ratio - 1)
         self.cheap: Any = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from leanconv.nn.arguments import of_conv, require_positive
+from leanconv.nn.arguments import of_conv, require_geometry, require_positive
 from leanconv.ops.split import fuse_by_means, pointwise, window_centres
 from leanconv.ops.tied import Size, pair
 
@@ -81,6 +81,7 @@ class SplitConv2d(nn.Module):
             representative, out_channels, kernel_size, stride, padding, dilation,  # type: ignore[arg-type]
             group_count, False, padding_mode, **where,
         )
+        require_geometry(self.grouped)
         self.pointwise = nn.Conv2d(representative, out_channels, 1, bias=False, **where)
         redundant = in_channels - representative
         self.redundant: nn.Conv2d | None = None

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leanconv.nn.arguments import name_of_type, of_conv, require_positive
+from leanconv.nn.arguments import name_of_type, of_conv, require_geometry, require_positive
 from leanconv.ops import tied_conv2d, tied_linear
 from leanconv.ops.tied import Size, untied
 
@@ -70,6 +70,7 @@ class TiedConv2d(nn.Module):
             in_channels // blocks, out_channels // blocks, kernel_size, stride, padding, dilation,  # type: ignore[arg-type]
             groups, bias, padding_mode, device, dtype,
         )
+        require_geometry(self.conv)
 
     @property
     def weight(self) -> Tensor:

@@ -145,7 +145,9 @@ def fusion_steps(model: nn.Module, example: Tensor, tied: str | Collection[str])
     norms, steps = norm_after(model, flow, layers), []
     for path, layer in layers.items():
         norm = norms.get(path)
-        if own := WITH_NORMS.get(type(layer)):
+        if type(layer) in WITH_NORMS and not takes_form(layer):
+            steps.append(Step(path, norm, False, "unchanged: its norms keep no running statistics"))
+        elif own := WITH_NORMS.get(type(layer)):
             folds = type(layer) is AsymmetricConv2d and norm is not None and not norm_reason(model.get_submodule(norm))
             steps.append(Step(path, norm, folds, f"{own}, {norm} folded in too" if folds else own))
         elif norm is None:
@@ -177,6 +179,12 @@ def faster_kept(layer: Any, output: Tensor) -> bool:
     return not repeats and layer.weight.numel() * layer.blocks > output.numel()
 
 
+def takes_form(layer: nn.Module) -> bool:
+    """Whether a layer has an inference form of its own, with its norms folded in."""
+    norms = [part for part in layer.modules() if isinstance(part, nn.BatchNorm2d)]
+    return type(layer) in WITH_NORMS and all(norm_reason(norm) is None for norm in norms)
+
+
 def norm_reason(norm: nn.Module) -> str | None:
     """Why a norm can't be folded, or None."""
     if type(norm) is not nn.BatchNorm2d:
@@ -190,7 +198,7 @@ def carry_out(model: nn.Module, steps: list[Step]) -> nn.Module:
     """Folds the norms of a model, in place as far as it isn't a single layer."""
     for step in steps:
         layer = plain = model.get_submodule(step.layer)
-        if type(layer) in WITH_NORMS or (step.folds and isinstance(layer, TiedConv2d)):
+        if takes_form(layer) or (step.folds and isinstance(layer, TiedConv2d)):
             plain = layer.fused()  # type: ignore[operator]
         if step.folds and step.norm is not None:
             norm = model.get_submodule(step.norm)

@@ -110,15 +110,17 @@ class Plan:
             raise ValueError("the settings of a plan must be a mapping, and its layers a list")
         name, given = parse_operator(str(content["operator"]))
         operator = OPERATORS[name]
-        choices = []
+        choices: list[Choice] = []
         for layer in content["layers"]:
             if not isinstance(layer, dict) or not {"name", "layer"} <= set(layer):
                 raise ValueError(f"each layer of a plan must have a name and a layer, got {layer!r}")
             for key in layer:
                 if key not in Choice.__dataclass_fields__:
-                    raise unknown("key of a plan's layer", key, Choice.__dataclass_fields__)
+                    raise unknown("key of a plan's layer", str(key), Choice.__dataclass_fields__)
+            if layer["name"] in {choice.name for choice in choices}:
+                raise ValueError(f"each layer of a plan must be there once, got {layer['name']!r} twice")
             for key, kind in (("name", str), ("layer", str), ("skipped", str | None), ("settings", dict),
-                              ("norm", str | None)):
+                              ("norm", str | None), ("parameters", int), ("becomes", int)):
                 if key in layer and not isinstance(layer[key], kind):
                     raise ValueError(f"{key} of the plan's layer {layer['name']!r} can't be {layer[key]!r}")
             operator.settings(layer.get("settings", {}))
@@ -152,7 +154,8 @@ def plan(
         where: narrows the layers: a name pattern, a mapping of conditions (name, kernel_size, stage, min_channels) or a
             predicate of name and module.
         scope: "published" keeps to the layers that the operator's paper applies it to, "all" takes each layer it can.
-        example: an input of the model, for operators that must watch it run (tied-se); one is made up where it is None.
+        example: an input of the model, for operators that must watch it run (all but tied and split); one is made up
+            where it is None.
         settings: the operator's own, such as blocks=4.
 
     Raises:
@@ -179,12 +182,12 @@ def plan(
         own = chosen.local(site, complete)
         skipped = (
             (chosen.outside(site) if scope == "published" else None)
-            or chosen.reason(site, {**complete, **own})
+            or chosen.refusal(site, {**complete, **own})
             or unmet(site.name, site.module)
         )
         norm = site.norm if chosen.takes_norm else None
         before = parameter_count(site.module) + (parameter_count(norm.module) if norm else 0)
-        after = 0 if skipped else parameter_count(chosen.build(site, {**complete, **own}))
+        after = 0 if skipped else parameter_count(chosen.make(site, {**complete, **own}, "meta"))
         path = norm.name if norm else None
         choices.append(Choice(site.name, describe(site.module), skipped, before, after, own, path))
     return Plan(name, complete, tuple(choices))

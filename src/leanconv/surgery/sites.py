@@ -135,6 +135,8 @@ def selector(where: Where) -> Callable[[str, nn.Module], str | None]:
         for key, value in conditions.items():
             if key not in CONDITIONS:
                 raise unknown("condition of where", key, CONDITIONS)
+            if key == "kernel_size" and isinstance(value, tuple | list) and len(value) != 2:
+                raise ValueError(f"condition 'kernel_size' of where must be one number or two, got {value!r}")
             if not isinstance(value, CONDITIONS[key]):
                 expected = getattr(CONDITIONS[key], "__name__", CONDITIONS[key])
                 raise TypeError(f"condition {key!r} of where must be {expected}, got {value!r}")

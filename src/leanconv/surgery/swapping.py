@@ -22,8 +22,8 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
         model: the model that the plan was made for, or one with the same layers.
         plan: from `leanconv.plan`, or read from YAML.
         trained: whether the model's weights are worth carrying over. False, for a model that has just been initialised
-            and will be trained from scratch, gives the new layers random weights, with outputs as widely spread as
-            those of the layers they replace.
+            and will be trained from scratch, gives the new layers random weights, as their papers start
+            them.
 
     Raises:
         ValueError: when the plan takes no layer, or speaks of layers that the model doesn't have.
@@ -37,7 +37,7 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
     )
     """
     if not plan.taken:
-        reasons = sorted({choice.skipped for choice in plan.choices if choice.skipped})
+        reasons = list(dict.fromkeys(choice.skipped for choice in plan.choices if choice.skipped))
         raise ValueError(
             f"the plan for {plan.operator!r} takes none of the model's {len(plan.choices)} layers"
             + (f": {'; '.join(reasons[:4])}" if reasons else "")
@@ -48,7 +48,10 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
     for path, module in swapped.named_modules(remove_duplicate=False):
         paths.setdefault(module, []).append(path)
     modules = {path: module for module, places in paths.items() for path in places}
+    norms = [choice.norm for choice in plan.taken]
     for choice in plan.taken:
+        if choice.norm is not None and norms.count(choice.norm) > 1:
+            raise ValueError(f"each norm of a plan must be one layer's, got {choice.norm!r} for several")
         if choice.name not in modules:
             raise unknown("layer in the plan", choice.name, modules)
         module = modules[choice.name]
@@ -61,8 +64,11 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
                 raise unknown("norm in the plan", choice.norm, modules)
             norm = Site(choice.norm, modules[choice.norm])
         site = Site(choice.name, module, norm=norm)
-        settings |= operator.local(site, settings)
-        if reason := operator.reason(site, settings):
+        for key, value in settings.items():
+            if value == "auto":
+                words = [word for word in operator.choices[key] if word != "auto"]
+                raise ValueError(f"{key} of the plan's layer {choice.name!r} must be {' or '.join(words)}, got 'auto'")
+        if reason := operator.refusal(site, settings):
             raise ValueError(f"layer {choice.name!r} can't be swapped: {reason}")
         replacement = operator.build(site, settings) if trained else operator.fresh(site, settings)
         if choice.name == "":

@@ -18,10 +18,10 @@ from torch import nn
 
 from leanconv.measure import Setting, Timing, count
 from leanconv.measure.profiling import timed
-from leanconv.surgery import fuse
+from leanconv.surgery import fuse, plan
 from leanconv.tasks.circumstances import command, machine, versions
 from leanconv.tasks.comparison import BATCHES, RESULTS, Comparison, Row, Training
-from leanconv.tasks.data import open_data
+from leanconv.tasks.data import ImageInfo, open_data
 from leanconv.tasks.devices import chosen_accelerator
 from leanconv.tasks.networks import build_network
 from leanconv.tasks.recipe import Recipe
@@ -38,7 +38,7 @@ ROUNDS = 20
 
 def compare(
     recipe: Recipe,
-    operators: Sequence[str],
+    operators: Sequence[str] | None,
     seeds: Sequence[int],
     folder: str | Path,
     *,
@@ -53,7 +53,8 @@ def compare(
 
     Args:
         recipe: what to train on what, and how; its operator and seed don't count.
-        operators: "dense" for the network as it is, or names with settings as "tied:blocks=2".
+        operators: "dense" for the network as it is, or names with settings as "tied:blocks=2". None for dense and
+            each of `OPERATORS` that takes a layer of the network.
         seeds: of the weights, the order of the images and their augmentation.
         folder: made if need be. It will hold results.json, results.csv, and a run folder as `tied-blocks-2/seed-0` for
             each training.
@@ -70,6 +71,8 @@ def compare(
     >>> compare(Recipe(epochs=5), ["dense", "tied:blocks=4"], [0, 1], "runs/comparison")  # doctest: +SKIP
     """
     folder = Path(folder)
+    if operators is None:
+        operators = applicable(recipe, progress=progress)
     for name, choices in (("operators", operators), ("seeds", seeds)):
         if not choices or len(set(choices)) < len(choices):
             raise ValueError(f"{name} must be at least one, each once, got {list(choices)}")
@@ -116,6 +119,28 @@ def compare(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # the processes that lightning started to train together wait for the first
     return Comparison.load(folder)
+
+
+def applicable(recipe: Recipe, *, progress: bool) -> list[str]:
+    """Those of `OPERATORS` that take a layer of a recipe's network; says which don't."""
+    data = open_data(recipe, progress=progress)
+    dense = replace(recipe, operator="dense")
+    taken = []
+    for operator in OPERATORS:
+        if takes_any(operator, dense, data):
+            taken.append(operator)
+        elif progress:
+            say(f"{operator} takes no layer of {recipe.model}: left out (`leanconv plan` says why)")
+    return taken
+
+
+def takes_any(operator: str, dense: Recipe, data: ImageInfo) -> bool:
+    """Whether an operator takes a layer of the dense network, as a recipe narrows it."""
+    if operator == "dense":
+        return True
+    example = torch.zeros(1, data.in_chans, data.image_size, data.image_size)
+    with seeded(dense.seed):
+        return bool(plan(build_network(dense, data), operator, where=dense.where or None, example=example).taken)
 
 
 def is_whole(earlier: Comparison, recipes: Sequence[Recipe], folder: Path) -> bool:

@@ -33,18 +33,30 @@ INLINE real total(vec values) {
 #endif
 }
 
-// The sums of the lanes of four vectors, one beside the other.
-INLINE void four_totals(real *to, const vec *values) {
 #if defined(__AVX512F__) && !defined(SUMS_IN_DOUBLE)
-    __m512 a = (__m512)values[0], b = (__m512)values[1], c = (__m512)values[2], d = (__m512)values[3];
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-    __m512 half = _mm512_add_ps(all, _mm512_shuffle_f32x4(all, all, 0x4e));
-    half = _mm512_add_ps(half, _mm512_shuffle_f32x4(half, half, 0xb1));
-    _mm_storeu_ps(to, _mm512_castps512_ps128(half));
+INLINE __m512 folded(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+// Of four vectors, in each quarter their sums over it.
+INLINE __m512 quarters(const vec *values) {
+    __m512 even = folded((__m512)values[0], (__m512)values[2]), odd = folded((__m512)values[1], (__m512)values[3]);
+    return folded(even, odd);
+}
+#endif
+
+// The sums of the lanes of up to 16 vectors, one beside the other.
+INLINE void totals(real *to, vec *values, int64_t count) {
+#if defined(__AVX512F__) && !defined(SUMS_IN_DOUBLE)
+    for (int64_t n = count; n < 16; n++)
+        values[n] = (vec){0};
+    __m512 a = quarters(values), b = quarters(values + 4), c = quarters(values + 8), d = quarters(values + 12);
+    __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), all);
 #else
-    for (int n = 0; n < 4; n++)
+    for (int64_t n = 0; n < count; n++)
         to[n] = total(values[n]);
 #endif
 }

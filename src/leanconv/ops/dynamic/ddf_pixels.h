@@ -66,55 +66,79 @@ APART void filter_pixels(real *y, const real *x, const real *s, const real *c, c
         all_pixels(y, x, s, c, run, run->taps, 0, 0);
 }
 
-// The filters' gradients from a few neighbours: with q = g[n] · x[n + x_at[t]], q · S for the channel filter's, and the sum
-// over channels of q · C for the spatial one's.
-INLINE void gradients_of_few(const int few, real *restrict of_s, int64_t of_s_tap, real *restrict of_c,
-                             const real *restrict g, const real *restrict x, const real *restrict s,
-                             const real *restrict c, const struct run *run, const int add) {
-    const int64_t channels = run->channels, blocks = blocks_of(channels), taps = run->taps, of_kernel = run->of_kernel;
+// The filters' gradients from up to AT_ONCE neighbours: with q = g[n] · x[n + x_at[t]], q · S for the channel filter's, and the
+// sum over channels of q · C for the spatial one's. Of `taps` taps and `blocks` blocks: the channel filter's part stays in
+// registers along the neighbours, and the lanes of the spatial one's are summed when all blocks are through.
+enum { AT_ONCE = 16 };
+
+INLINE void gradients_of_blocks(const int taps, const int blocks, vec (*restrict sums)[AT_ONCE], int64_t count,
+                                real *restrict of_c, const real *restrict g, const real *restrict x,
+                                const real *restrict s, const real *restrict c, const struct run *run, int64_t tap,
+                                int64_t block, const int add) {
     const int64_t g_step = run->y_step, x_step = run->x_step, s_step = run->s_step;
-    for (int64_t t = 0; t < taps; t++) {
-        const int64_t tap = run->c_at[t];
-        const real *x_here = x + run->x_at[t], *s_here = s + run->s_at[t];
-        vec sum[4] = {0}, of_pixel[4];
-        for (int n = 0; n < few; n++)
-            of_pixel[n] = s_here[n * s_step] - (vec){0};
-        for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = first_of(block, channels), place = (block * of_kernel + tap) * LANES;
-            vec of_channel = GET(some_lanes, LANES - (block * LANES - first)), all = GET(of_c, place);
+    const int64_t first = first_of(block, run->channels), far = run->of_kernel * LANES;
+    const vec in = GET(some_lanes, LANES - (block * LANES - first));
+    const real *g_here = g + first, *x_here[3], *s_here[3];
+    int64_t place[3];
+    vec of_channel[3][2], all[3][2];
+    for (int t = 0; t < taps; t++) {
+        x_here[t] = x + run->x_at[tap + t] + first;
+        s_here[t] = s + run->s_at[tap + t];
+        place[t] = block * far + run->c_at[tap + t] * LANES;
+        for (int b = 0; b < blocks; b++) {
+            all[t][b] = GET(of_c, place[t] + b * far);
+            of_channel[t][b] = in;
             if (!add)
-                of_channel *= GET(c, place);
-#pragma GCC unroll 4
-            for (int n = 0; n < few; n++) {
-                vec product = GET(g, n * g_step + first) * GET(x_here, n * x_step + first);
-                sum[n] += product * of_channel;
-                if (!add)
-                    product *= of_pixel[n];
-                all += product;
-            }
-            PUT(of_c, place) = all;
+                of_channel[t][b] *= GET(c, place[t] + b * far);
         }
-        if (few == 4)
-            four_totals(of_s + tap * of_s_tap, sum);
-        else
-            for (int n = 0; n < few; n++)
-                of_s[tap * of_s_tap + n] = total(sum[n]);
     }
+    for (int64_t n = 0; n < count; n++) {
+#pragma GCC unroll 3
+        for (int t = 0; t < taps; t++) {
+            vec sum = block ? sums[t][n] : (vec){0}, of_pixel = s_here[t][n * s_step] - (vec){0};
+#pragma GCC unroll 2
+            for (int b = 0; b < blocks; b++) {
+                vec product = GET(g_here, n * g_step + b * LANES) * GET(x_here[t], n * x_step + b * LANES);
+                sum += product * of_channel[t][b];
+                if (!add)
+                    product *= of_pixel;
+                all[t][b] += product;
+            }
+            sums[t][n] = sum;
+        }
+    }
+    for (int t = 0; t < taps; t++)
+        for (int b = 0; b < blocks; b++)
+            PUT(of_c, place[t] + b * far) = all[t][b];
+}
+
+INLINE void gradients_of_taps(const int taps, int64_t count, real *restrict of_s, int64_t of_s_tap, real *restrict of_c,
+                              const real *restrict g, const real *restrict x, const real *restrict s,
+                              const real *restrict c, const struct run *run, int64_t tap, const int add) {
+    vec sums[3][AT_ONCE];
+    int64_t block = 0;
+    for (; (block + 2) * LANES <= run->channels; block += 2)
+        gradients_of_blocks(taps, 2, sums, count, of_c, g, x, s, c, run, tap, block, add);
+    for (; block < blocks_of(run->channels); block++)
+        gradients_of_blocks(taps, 1, sums, count, of_c, g, x, s, c, run, tap, block, add);
+    for (int t = 0; t < taps; t++)
+        totals(of_s + run->c_at[tap + t] * of_s_tap, sums[t], count);
 }
 
 INLINE void gradients_of_all(real *of_s, int64_t of_s_tap, real *of_c, const real *g, const real *x, const real *s,
-                                   const real *c, const struct run *run, const int add) {
-    int64_t n = 0;
-    for (; n + 4 <= run->pixels; n += 4)
-        gradients_of_few(4, of_s + n, of_s_tap, of_c, g + n * run->y_step, x + n * run->x_step, s + n * run->s_step,
-                               c, run, add);
-    for (; n < run->pixels; n++)
-        gradients_of_few(1, of_s + n, of_s_tap, of_c, g + n * run->y_step, x + n * run->x_step, s + n * run->s_step,
-                               c, run, add);
+                             const real *c, const struct run *run, const int add) {
+    for (int64_t n = 0; n < run->pixels; n += AT_ONCE) {
+        int64_t count = MIN(AT_ONCE, run->pixels - n), tap = 0;
+        const real *g_here = g + n * run->y_step, *x_here = x + n * run->x_step, *s_here = s + n * run->s_step;
+        for (; tap + 3 <= run->taps; tap += 3)
+            gradients_of_taps(3, count, of_s + n, of_s_tap, of_c, g_here, x_here, s_here, c, run, tap, add);
+        for (; tap < run->taps; tap++)
+            gradients_of_taps(1, count, of_s + n, of_s_tap, of_c, g_here, x_here, s_here, c, run, tap, add);
+    }
 }
 
 APART void gradients_of_pixels(real *of_s, int64_t of_s_tap, real *of_c, const real *g, const real *x, const real *s,
-                                     const real *c, const struct run *run, int add) {
+                               const real *c, const struct run *run, int add) {
     if (add)
         gradients_of_all(of_s, of_s_tap, of_c, g, x, s, c, run, 1);
     else

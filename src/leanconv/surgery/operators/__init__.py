@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
-
-import yaml
 
 from leanconv.errors import unknown
 from leanconv.surgery.operators.asymmetric import ASYMMETRIC
@@ -42,9 +41,21 @@ def parse_operator(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not value or key in settings:
             raise ValueError(f"operator must be NAME or NAME:SETTING=VALUE,... with each setting once, got {text!r}")
-        settings[key] = yaml.safe_load(value)
+        settings[key] = number_or_word(value)
     OPERATORS[name].settings(settings)
     return name, settings
+
+
+def number_or_word(text: str) -> int | float | str:
+    """What a setting's text says.
+
+    >>> number_or_word("4"), number_or_word("1e-1"), number_or_word("relu")
+    (4, 0.1, 'relu')
+    """
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def format_operator(name: str, settings: Settings) -> str:

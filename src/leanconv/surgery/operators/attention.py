@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from leanconv.nn import TiedSE
 from leanconv.nn.arguments import name_of_type
-from leanconv.surgery.operators.operator import Operator, Settings, refusal
+from leanconv.surgery.operators.operator import Operator, Settings
 from leanconv.surgery.sites import Site
 from leanconv.surgery.watching import default_example, exit_norms, watch
 
@@ -20,15 +22,20 @@ def residual_exits(model: nn.Module, example: Tensor | None) -> list[Site]:
 def reason(site: Site, settings: Settings) -> str | None:
     if type(site.module) is not nn.BatchNorm2d:
         return f"{name_of_type(site.module)} isn't exactly an nn.BatchNorm2d"
-    return refusal(lambda: TiedSE(site.module.num_features, **settings, device="meta"))  # type: ignore[arg-type]
+    return None
+
+
+def make(site: Site, settings: Settings, device: Any) -> nn.Module:
+    """The norm followed by TiedSE."""
+    norm: Any = site.module
+    like = norm.weight if norm.affine else norm.running_mean
+    return nn.Sequential(norm, TiedSE(norm.num_features, **settings, device=device, dtype=like.dtype))
 
 
 def build(site: Site, settings: Settings) -> nn.Module:
-    """The norm followed by TiedSE."""
-    norm = site.module
-    like: Tensor = norm.weight if norm.affine else norm.running_mean  # type: ignore[assignment]
-    attention = TiedSE(norm.num_features, **settings, device=like.device, dtype=like.dtype)  # type: ignore[arg-type]
-    return nn.Sequential(norm, attention).train(norm.training)
+    norm: Any = site.module
+    like = norm.weight if norm.affine else norm.running_mean
+    return make(site, settings, like.device).train(norm.training)
 
 
 TIED_SE = Operator(
@@ -38,6 +45,7 @@ TIED_SE = Operator(
     sites=residual_exits,
     reason=reason,
     outside=lambda site: None,
+    make=make,
     build=build,
     fresh=build,
 )

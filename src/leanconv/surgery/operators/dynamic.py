@@ -6,16 +6,15 @@ and where the count changes, the DDF gets a 1x1 convolution of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from leanconv.nn import DDF
-from leanconv.nn.arguments import name_of_type
-from leanconv.surgery.operators.operator import Operator, Settings, not_dense, not_of_size, reads_image, refusal
+from leanconv.surgery.operators.operator import Operator, Settings, not_dense, not_of_size, not_plain, reads_image
 from leanconv.surgery.sites import Site
 from leanconv.surgery.surroundings import convolutions_in_place
-
-OWN = ("heads", "squeeze_ratio", "combine")
 
 
 def local(site: Site, settings: Settings) -> Settings:
@@ -28,33 +27,32 @@ def local(site: Site, settings: Settings) -> Settings:
 
 
 def reason(site: Site, settings: Settings) -> str | None:
-    conv = site.module
-    if type(conv) is not nn.Conv2d:
-        return f"{name_of_type(conv)} isn't exactly an nn.Conv2d: it may compute something else"
+    if found := not_plain(site, settings):
+        return found
+    conv: Any = site.module
     centred = tuple(step * (size - 1) // 2 for step, size in zip(conv.dilation, conv.kernel_size, strict=True))
     same = centred if conv.padding == "same" else (0, 0) if conv.padding == "valid" else conv.padding
     if conv.padding_mode != "zeros" or same != centred:
         return f"a DDF pads by {centred} zeros, got padding={conv.padding}, padding_mode={conv.padding_mode!r}"
     if settings["pointwise"] == "never" and conv.in_channels != conv.out_channels:
         return f"a DDF alone keeps the channels, got {conv.in_channels} in and {conv.out_channels} out"
-    return refusal(lambda: dynamic_filter(conv, settings, device="meta"))
+    return None
 
 
-def dynamic_filter(conv: nn.Conv2d, settings: Settings, device: object = None) -> DDF:
-    own = {name: settings[name] for name in OWN}
-    return DDF(conv.in_channels, conv.kernel_size, conv.stride, conv.dilation, **own,
-               device=device or conv.weight.device, dtype=conv.weight.dtype)
+def make(site: Site, settings: Settings, device: Any) -> nn.Module:
+    conv: Any = site.module
+    own = {name: settings[name] for name in ("heads", "squeeze_ratio", "combine")}
+    where = {"device": device, "dtype": conv.weight.dtype}
+    layer = DDF(conv.in_channels, conv.kernel_size, conv.stride, conv.dilation, **own, **where)
+    if settings["pointwise"] == "never":
+        return layer
+    return nn.Sequential(layer, nn.Conv2d(conv.in_channels, conv.out_channels, 1, bias=conv.bias is not None, **where))
 
 
 def build(site: Site, settings: Settings) -> nn.Module:
     """New random weights: the convolution's say nothing about filters that depend on the input."""
-    conv = site.module
-    assert isinstance(conv, nn.Conv2d)
-    layer: nn.Module = dynamic_filter(conv, settings)
-    if settings["pointwise"] == "always":
-        weight = conv.weight
-        layer = nn.Sequential(layer, nn.Conv2d(conv.in_channels, conv.out_channels, 1, bias=conv.bias is not None,
-                                               device=weight.device, dtype=weight.dtype))
+    conv: Any = site.module
+    layer = make(site, settings, conv.weight.device)
     if not conv.weight.is_contiguous():
         layer = layer.to(memory_format=torch.channels_last)
     return layer.train(conv.training)
@@ -67,6 +65,7 @@ DYNAMIC = Operator(
     sites=convolutions_in_place,
     reason=reason,
     outside=lambda site: reads_image(site) or not_dense(site) or not_of_size(site, 3),
+    make=make,
     build=build,
     fresh=build,
     choices={"combine": ("mul", "add"), "pointwise": ("auto", "always", "never")},

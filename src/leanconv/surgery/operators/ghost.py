@@ -8,7 +8,7 @@ from torch import nn
 
 from leanconv.nn import GhostConv2d
 from leanconv.nn.arguments import of_conv
-from leanconv.surgery.operators.operator import Operator, Settings, not_dense, pair_reason, reads_image
+from leanconv.surgery.operators.operator import Operator, Settings, not_a_pair, not_dense, reads_image
 from leanconv.surgery.sites import Site
 from leanconv.surgery.surroundings import convolutions_in_place
 
@@ -21,10 +21,10 @@ def outside(site: Site) -> str | None:
 
 
 def reason(site: Site, settings: Settings) -> str | None:
-    found = pair_reason(GhostConv2d, "ratio", "cheap_kernel_size")(site, settings) or not_dense(site)
-    if found is None and site.norm is not None and site.norm.module.running_mean is None:
-        return f"its norm {site.norm.name} keeps no running statistics"
-    return found
+    if found := not_a_pair(site, settings) or not_dense(site):
+        return found
+    norm: Any = site.norm.module  # type: ignore[union-attr]
+    return "its norm keeps no running statistics" if norm.running_mean is None else None
 
 
 def local(site: Site, settings: Settings) -> Settings:
@@ -39,13 +39,23 @@ def own(settings: Settings) -> dict[str, Any]:
     return {**settings, "activation": ACTIVATIONS[settings["activation"]]}
 
 
+def make(site: Site, settings: Settings, device: Any) -> nn.Module:
+    arguments = {**of_conv(site.module), "bias": False, "device": device}  # type: ignore[arg-type]
+    return GhostConv2d(**arguments, **own(settings))
+
+
 def build(site: Site, settings: Settings) -> nn.Module:
     return GhostConv2d.from_conv(site.module, site.norm.module, **own(settings))  # type: ignore[arg-type, union-attr]
 
 
 def fresh(site: Site, settings: Settings) -> nn.Module:
-    arguments = {**of_conv(site.module), "bias": False}  # type: ignore[arg-type]
-    return GhostConv2d(**arguments, **own(settings)).train(site.module.training)
+    """Norms start as the one whose place they take; there is nothing to fit cheap kernels to."""
+    layer: Any = build(site, settings)
+    layer.primary_norm.reset_running_stats()
+    if layer.cheap is not None:
+        layer.cheap.reset_parameters()
+        layer.cheap_norm.reset_running_stats()
+    return layer
 
 
 GHOST = Operator(
@@ -55,6 +65,7 @@ GHOST = Operator(
     sites=convolutions_in_place,
     reason=reason,
     outside=outside,
+    make=make,
     build=build,
     fresh=fresh,
     choices={"activation": ("auto", *ACTIVATIONS)},

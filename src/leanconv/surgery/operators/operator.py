@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leanconv.errors import unknown
-from leanconv.nn.arguments import name_of_type, of_conv, require_positive
+from leanconv.nn.arguments import name_of_type, require_positive
 from leanconv.surgery.sites import Site
 
 Settings = Mapping[str, Any]
@@ -26,8 +27,9 @@ class Operator:
         sites: the layers of a model that it considers, given the model and an example input or None.
         reason: why it can't take a layer, or None where it can.
         outside: why its published scope leaves out a layer that it could take, or None.
+        make: the new layer with random weights, on a device ("meta" to count what it has).
         build: the new layer, with the weights carried over as far as the operator allows.
-        fresh: the new layer for a layer that has just been initialised: random too, its outputs as widely spread.
+        fresh: the new layer for a layer that has just been initialised: random too, as its paper starts it.
         choices: by setting, the words it may be, for settings that are words.
         local: settings that depend on where a layer stands.
         takes_norm: whether the new layer has norms of its own, in the place of the one that follows the layer.
@@ -39,11 +41,22 @@ class Operator:
     sites: Callable[[nn.Module, Tensor | None], list[Site]]
     reason: Callable[[Site, Settings], str | None]
     outside: Callable[[Site], str | None]
+    make: Callable[[Site, Settings, Any], nn.Module]
     build: Callable[[Site, Settings], nn.Module]
     fresh: Callable[[Site, Settings], nn.Module]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     local: Callable[[Site, Settings], Settings] = lambda site, settings: {}
     takes_norm: bool = False
+
+    def refusal(self, site: Site, settings: Settings) -> str | None:
+        """Why it can't take a layer, its constructor's reasons included, or None where it can."""
+        if found := self.reason(site, settings):
+            return found
+        try:
+            self.make(site, settings, "meta")
+        except ValueError as error:
+            return str(error)
+        return None
 
     def settings(self, given: Settings) -> dict[str, Any]:
         """The defaults, overridden by what is given.
@@ -53,58 +66,40 @@ class Operator:
         """
         for key, value in given.items():
             if key not in self.defaults:
-                raise unknown(f"setting of operator {self.name!r}", key, self.defaults)
+                raise unknown(f"setting of operator {self.name!r}", str(key), self.defaults)
             if key in self.choices:
                 if value not in self.choices[key]:
                     raise unknown(f"{key} of operator {self.name!r}", str(value), self.choices[key])
             elif isinstance(self.defaults[key], float):
-                if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                     raise ValueError(f"{key} must be a number above 0, got {value!r}")
             else:
                 require_positive(**{key: value})
         return {**self.defaults, **given}
 
 
-def convolution_reason(layer: Any, *own: str) -> Callable[[Site, Settings], str | None]:
-    """For a layer built from an nn.Conv2d: whatever its constructor says against the convolution's arguments.
-
-    Args:
-        layer: the class.
-        own: the names of the settings that its constructor takes.
-    """
-
-    def reason(site: Site, settings: Settings) -> str | None:
-        if type(site.module) is not nn.Conv2d:
-            return f"{name_of_type(site.module)} isn't exactly an nn.Conv2d: it may compute something else"
-        return refusal(lambda: layer(**{**of_conv(site.module), "device": "meta"},  # type: ignore[arg-type]
-                                     **{name: settings[name] for name in own}))
-
-    return reason
+def not_plain(site: Site, settings: Settings) -> str | None:
+    """The reason of those who take convolutions: those that do nothing else."""
+    module = site.module
+    if type(module) is not nn.Conv2d:
+        return f"{name_of_type(module)} isn't exactly an nn.Conv2d: it may compute something else"
+    return "it has hooks, as old-style pruning and weight norm have" if hooked(module) else None
 
 
-def pair_reason(layer: Any, *own: str) -> Callable[[Site, Settings], str | None]:
-    """The same for a layer with norms of its own, built from a convolution and the norm that follows it."""
-
-    def reason(site: Site, settings: Settings) -> str | None:
-        if type(site.module) is not nn.Conv2d:
-            return f"{name_of_type(site.module)} isn't exactly an nn.Conv2d: it may compute something else"
-        if site.norm is None:
-            return "no norm takes its output alone"
-        if type(site.norm.module) is not nn.BatchNorm2d:
-            return f"its norm {site.norm.name} isn't exactly an nn.BatchNorm2d but {name_of_type(site.norm.module)}"
-        return refusal(lambda: layer(**{**of_conv(site.module), "bias": False, "device": "meta"},  # type: ignore[arg-type]
-                                     **{name: settings[name] for name in own}))
-
-    return reason
+def not_a_pair(site: Site, settings: Settings) -> str | None:
+    """The reason of those with norms of their own, who take a convolution and the norm that follows it."""
+    if (found := not_plain(site, settings)) or site.norm is None:
+        return found or "no norm alone takes its output, or it doesn't run just once"
+    norm, channels = site.norm.module, site.module.out_channels
+    if type(norm) is not nn.BatchNorm2d:
+        return f"its norm isn't exactly an nn.BatchNorm2d but {name_of_type(norm)}"
+    if norm.num_features != channels:
+        return f"its norm {site.norm.name} must have its {channels} channels, got {norm.num_features}"
+    return "its norm has hooks" if hooked(norm) else None
 
 
-def refusal(build: Callable[[], object]) -> str | None:
-    """What a constructor says against its arguments, or None."""
-    try:
-        build()
-    except ValueError as error:
-        return str(error)
-    return None
+def hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def reads_image(site: Site) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from leanconv.nn import SplitConv2d
@@ -9,12 +11,17 @@ from leanconv.nn.arguments import of_conv
 from leanconv.surgery.operators.operator import (
     Operator,
     Settings,
-    convolution_reason,
     not_dense,
     not_of_size,
+    not_plain,
     reads_image,
 )
 from leanconv.surgery.sites import Site, convolutions
+
+
+def make(site: Site, settings: Settings, device: Any) -> nn.Module:
+    arguments = {**of_conv(site.module), "bias": True, "device": device}  # type: ignore[arg-type]
+    return SplitConv2d(**arguments, **settings)
 
 
 def build(site: Site, settings: Settings) -> nn.Module:
@@ -22,8 +29,10 @@ def build(site: Site, settings: Settings) -> nn.Module:
 
 
 def fresh(site: Site, settings: Settings) -> nn.Module:
-    arguments = {**of_conv(site.module), "bias": True}  # type: ignore[arg-type]
-    return SplitConv2d(**arguments, **settings).train(site.module.training)
+    layer: Any = build(site, settings)
+    for part in layer.children():
+        part.reset_parameters()
+    return layer
 
 
 SPLIT = Operator(
@@ -31,8 +40,9 @@ SPLIT = Operator(
     summary="SPConv: rich computation for a part of the input channels, light for the redundant rest",
     defaults={"alpha": 0.5, "group_count": 2},
     sites=lambda model, example: convolutions(model),
-    reason=convolution_reason(SplitConv2d, "alpha", "group_count"),
+    reason=not_plain,
     outside=lambda site: reads_image(site) or not_dense(site) or not_of_size(site, 3),
+    make=make,
     build=build,
     fresh=fresh,
 )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from leanconv.nn import TiedConv2d
+from leanconv.nn.arguments import of_conv
 from leanconv.surgery.operators.operator import (
     Operator,
     Settings,
-    convolution_reason,
     not_dense,
     not_of_size,
+    not_plain,
     reads_image,
 )
 from leanconv.surgery.sites import Site, convolutions
@@ -20,6 +23,10 @@ from leanconv.surgery.sites import Site, convolutions
 def outside(site: Site) -> str | None:
     head = "head: it gives the class scores" if site.place == "head" else None
     return reads_image(site) or head or not_dense(site) or not_of_size(site, 1, 3)
+
+
+def make(site: Site, settings: Settings, device: Any) -> nn.Module:
+    return TiedConv2d(**{**of_conv(site.module), "device": device}, **settings)  # type: ignore[arg-type]
 
 
 def build(site: Site, settings: Settings) -> nn.Module:
@@ -39,8 +46,9 @@ TIED = Operator(
     summary="tied block convolution: one thin filter shared by the blocks of channels",
     defaults={"blocks": 2},
     sites=lambda model, example: convolutions(model),
-    reason=convolution_reason(TiedConv2d, "blocks"),
+    reason=not_plain,
     outside=outside,
+    make=make,
     build=build,
     fresh=fresh,
 )
