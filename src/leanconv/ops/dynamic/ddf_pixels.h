@@ -66,9 +66,9 @@ APART void filter_pixels(real *y, const real *x, const real *s, const real *c, c
         all_pixels(y, x, s, c, run, run->taps, 0, 0);
 }
 
-// The filters' gradients from up to AT_ONCE neighbours: with q = g[n] · x[n + x_at[t]], q · S for the channel filter's, and the
-// sum over channels of q · C for the spatial one's. Of `taps` taps and `blocks` blocks: the channel filter's part stays in
-// registers along the neighbours, and the lanes of the spatial one's are summed when all blocks are through.
+// The filters' gradients from up to AT_ONCE neighbours: with q = g[n] · x[n + x_at[t]], q · S for the channel filter's,
+// and the sum over channels of q · C for the spatial one's. It takes some taps and blocks at once: the channel filter's
+// part stays in registers along the neighbours; the lanes of the spatial one's are summed when all blocks are through.
 enum { AT_ONCE = 16 };
 
 INLINE void gradients_of_blocks(const int taps, const int blocks, vec (*restrict sums)[AT_ONCE], int64_t count,
@@ -93,6 +93,11 @@ INLINE void gradients_of_blocks(const int taps, const int blocks, vec (*restrict
         }
     }
     for (int64_t n = 0; n < count; n++) {
+        // The next blocks: from pixel to pixel their stride is too long for the processor to foresee them.
+        for (int b = 0; b < blocks; b++) {
+            __builtin_prefetch(g_here + n * g_step + (blocks + b) * LANES);
+            __builtin_prefetch(x_here[taps - 1] + n * x_step + (blocks + b) * LANES);
+        }
 #pragma GCC unroll 3
         for (int t = 0; t < taps; t++) {
             vec sum = block ? sums[t][n] : (vec){0}, of_pixel = s_here[t][n * s_step] - (vec){0};
