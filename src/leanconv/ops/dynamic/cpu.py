@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from leanconv.ops import native
-from leanconv.ops.dynamic import library
+from leanconv.ops.dynamic import slices
 
 SOURCE = Path(__file__).with_name("ddf.c")
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -49,12 +49,12 @@ def forward(
 ) -> Tensor:
     """All branches, straight into the output; filters are normalised on the way."""
     if too_large(kernel_size, stride):
-        return library.forward_by_slices(input, channel_filter, spatial_filter, kernel_size, stride, dilation, add,
-                                         scale, channel_scale, channel_shift, spatial_scale, spatial_shift, eps)
+        return slices.forward(input, channel_filter, spatial_filter, kernel_size, stride, dilation, add, scale,
+                              channel_scale, channel_shift, spatial_scale, spatial_shift, eps)
     batch, channels, height, width = input.shape
     size = ((height - 1) // stride[0] + 1, (width - 1) // stride[1] + 1)
     output = torch.empty((batch, channels, size[0] * scale, size[1] * scale), dtype=input.dtype,
-                         memory_format=library.format_of(input))
+                         memory_format=slices.format_of(input))
     vectors = [None if vector is None else vector.to(torch.promote_types(input.dtype, torch.float32)).contiguous()
                for vector in (channel_scale, channel_shift, spatial_scale, spatial_shift)]
     call("ddf_forward", input, channel_filter, spatial_filter, output, (None,) * 3, kernel_size, stride, dilation, add,
@@ -75,14 +75,14 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The wanted gradients in one pass over the images."""
     if too_large(kernel_size, stride):
-        return library.backward_by_slices(gradient, input, channel_filter, spatial_filter, kernel_size, stride,
-                                          dilation, add, wanted)
+        return slices.backward(gradient, input, channel_filter, spatial_filter, kernel_size, stride, dilation, add,
+                               wanted)
     tensors = (input, channel_filter, spatial_filter)
-    gradients = [torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=library.format_of(tensor))
+    gradients = [torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=slices.format_of(tensor))
                  if tensor is not None and want else None for tensor, want in zip(tensors, wanted, strict=True)]
     if not gradient.numel():
         return tuple(input.new_empty(0) if each is None else each.zero_() for each in gradients)  # type: ignore[return-value]
-    if gradient.stride(1) != 1 and library.format_of(input) == torch.channels_last:
+    if gradient.stride(1) != 1 and slices.format_of(input) == torch.channels_last:
         gradient = gradient.contiguous(memory_format=torch.channels_last)
     call("ddf_backward", input, channel_filter, spatial_filter, gradient, gradients, kernel_size, stride, dilation, add,
          1, (None,) * 4, None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leanconv.ops import native
-from leanconv.ops.dynamic import library, reference
+from leanconv.ops.dynamic import reference, slices
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 VECTORS = ("channel_scale", "channel_shift", "spatial_scale", "spatial_shift")  # of both norms
@@ -50,7 +50,7 @@ def forward(
     """The filtered input. Filters that have a scale are raw ones, and are normalised on the way."""
     height, width = reference.output_size(input.shape[2:], stride)
     output = torch.empty((*input.shape[:2], height * scale, width * scale), dtype=input.dtype, device=input.device,
-                         memory_format=library.format_of(input))
+                         memory_format=slices.format_of(input))
     if output.numel():
         vectors = (channel_scale, channel_shift, spatial_scale, spatial_shift)
         norms = dict(zip(VECTORS, [None if vector is None else vector.contiguous() for vector in vectors], strict=True))
@@ -73,7 +73,7 @@ def backward(
     """The wanted gradients of the input, the channel filter and the spatial filter."""
     tensors = (input, channel_filter, spatial_filter)
     of_input, of_channel, of_spatial = (
-        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=library.format_of(tensor))
+        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=slices.format_of(tensor))
         if tensor is not None and want else input.new_empty(0)
         for tensor, want in zip(tensors, wanted, strict=True)
     )
@@ -264,7 +264,7 @@ def heads_of(spatial_filter: Tensor | None, geometry: Geometry, scale: int = 1) 
 
 
 def dense_in_channels(tensor: Tensor) -> bool:
-    return library.format_of(tensor) == torch.channels_last
+    return slices.format_of(tensor) == torch.channels_last
 
 
 def cdiv(size: int, block: int) -> int:

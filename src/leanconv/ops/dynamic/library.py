@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leanconv.ops.dynamic import cpu, gpu, reference
-from leanconv.ops.dynamic.norms import Norms
+from leanconv.ops.dynamic import cpu, gpu, slices
+from leanconv.ops.dynamic.reference import output_size
+from leanconv.ops.dynamic.slices import format_of
 
 FILTERS = "Tensor input, Tensor? channel_filter, Tensor? spatial_filter"
 GEOMETRY = "int[2] kernel_size, int[2] stride, int[2] dilation, bool add"
@@ -29,53 +30,6 @@ torch.library.define(
 )
 
 
-def format_of(input: Tensor) -> torch.memory_format:
-    """The memory format that the output takes over from the input.
-
-    >>> format_of(torch.empty(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)[:, 1:])
-    torch.channels_last
-    """
-    dense_in_channels = input.stride(1) == 1 and input.shape[1] > 1 and not input.is_contiguous()
-    return torch.channels_last if dense_in_channels else torch.contiguous_format
-
-
-def forward_by_slices(
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    scale: int,
-    *norms: Any,
-) -> Tensor:
-    """The reference as the operator's implementation."""
-    channel_filter, spatial_filter = Norms(*norms).apply(channel_filter, spatial_filter, tuple(kernel_size))  # type: ignore[arg-type]
-    output = reference.ddf(input, channel_filter, spatial_filter, kernel_size, stride, dilation, add, scale)
-    return output.contiguous(memory_format=format_of(input))
-
-
-def backward_by_slices(
-    gradient: Tensor,
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The reference as the operator's implementation: each gradient in the memory format of its tensor."""
-    tensors = (input, channel_filter, spatial_filter)
-    found = reference.gradients(gradient, *tensors, kernel_size, stride, dilation, add, wanted)
-    return tuple(  # type: ignore[return-value]
-        input.new_empty(0) if each is None or tensor is None else each.contiguous(memory_format=format_of(tensor))
-        for each, tensor in zip(found, tensors, strict=True)
-    )
-
-
 @torch.library.register_fake("leanconv::ddf")
 def fake_forward(
     input: Tensor,
@@ -88,7 +42,7 @@ def fake_forward(
     scale: int,
     *norms: Any,
 ) -> Tensor:
-    height, width = reference.output_size(input.shape[2:], stride)
+    height, width = output_size(input.shape[2:], stride)
     shape = (*input.shape[:2], height * scale, width * scale)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=format_of(input))
 
@@ -112,16 +66,16 @@ def fake_backward(
     )
 
 
-torch.library.impl("leanconv::ddf", "default")(forward_by_slices)
-torch.library.impl("leanconv::ddf_backward", "default")(backward_by_slices)
+torch.library.impl("leanconv::ddf", "default")(slices.forward)
+torch.library.impl("leanconv::ddf_backward", "default")(slices.backward)
 
 
 def forward_by_kernel(kernels: Any, input: Tensor, *arguments: Any) -> Tensor:
-    return (kernels.forward if kernels.available(input.dtype) else forward_by_slices)(input, *arguments)
+    return (kernels.forward if kernels.available(input.dtype) else slices.forward)(input, *arguments)
 
 
 def backward_by_kernel(kernels: Any, gradient: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return (kernels.backward if kernels.available(input.dtype) else backward_by_slices)(gradient, input, *arguments)
+    return (kernels.backward if kernels.available(input.dtype) else slices.backward)(gradient, input, *arguments)
 
 
 for device_type, kernels in (("cpu", cpu), ("cuda", gpu)):
