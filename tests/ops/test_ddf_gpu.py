@@ -125,28 +125,29 @@ def test_compiles_without_spilling(channels_last, compiled, tmp_path) -> None:
 
 @with_triton
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("channels_last", [False, True])
 class TestCompilesWithoutSpilling:
     """Every kernel in every shape of tile that is chosen for usual layers."""
 
-    @pytest.mark.parametrize(("channels", "size"), [(512, 7), (256, 14), (1, 512), (8, 64), (2048, 1), (64, 64)])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize(("channels", "size"), [(512, 7), (256, 14), (1, 512), (8, 64), (64, 64)])
     def test_neighbours(self, channels, size, channels_last, dtype, compiled, tmp_path) -> None:
         launch(channels=channels, size=size, channels_last=channels_last, dtype=dtype)
         check(compiled, tmp_path, "slide", "slide", *ALL)
 
-    @pytest.mark.parametrize(("channels", "size"), [(64, 56), (512, 7), (4, 32)])
+    @pytest.mark.parametrize(("channels", "size"), [(64, 56), (512, 7)])
     @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 1)])
-    def test_any_geometry(self, channels, size, kernel, stride, channels_last, dtype, compiled, tmp_path) -> None:
-        launch(channels=channels, size=size, kernel=kernel, stride=stride, channels_last=channels_last, dtype=dtype)
+    def test_any_geometry(self, channels, size, kernel, stride, channels_last, compiled, tmp_path) -> None:
+        launch(channels=channels, size=size, kernel=kernel, stride=stride, channels_last=channels_last,
+               dtype=torch.float32)
         check(compiled, tmp_path, "gather", "gather", *ALL)
 
     @pytest.mark.parametrize("options", [
         dict(norms=True, size=56), dict(norms=True, kernel=5), dict(norms=True, scale=2), dict(kernel=5, scale=2),
         dict(heads=8), dict(add=True), dict(filters="channel"), dict(filters="spatial"),
     ])
-    def test_variants(self, options, channels_last, dtype, compiled, tmp_path) -> None:
-        launch(**{"channels": 64, "size": 28, "channels_last": channels_last, "dtype": dtype, **options})
+    def test_variants(self, options, channels_last, compiled, tmp_path) -> None:
+        launch(**{"channels": 64, "size": 28, "channels_last": channels_last, "dtype": torch.float32, **options})
         for name, kernel in compiled:
             used = resources(kernel, tmp_path)
             assert used["STACK"] == used["LOCAL"] == 0, f"{name} spills: {used}"
