@@ -47,7 +47,8 @@ def native_kernels() -> list[list[str]]:
              else "none: ddf runs as shifted slices, which is slower"]]
     for found in native.report():
         if found.library is None:
-            rows.append(["", f"{found.source.name}: {found.reason}"])
+            name = f"{found.source.name}: " if found.source.suffix else ""
+            rows.append(["", f"{name}{found.reason}"])
             continue
         made = f"compiled in {found.seconds:.1f} s" if found.seconds else "found in the cache"
         rows.append(["", f"{found.source.name}: {made}, {found.library}"])

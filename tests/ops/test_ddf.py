@@ -306,3 +306,36 @@ def test_filters_may_be_more_exact_than_the_input() -> None:
 
 def test_unbatched() -> None:
     torch.testing.assert_close(ddf(INPUT[0], CHANNEL[:1], SPATIAL[:1]), ddf(INPUT, CHANNEL, SPATIAL)[0])
+
+
+@pytest.mark.parametrize("huge", [50_000, 2**31, 2**62])
+def test_dilations_and_strides_beyond_the_map(huge) -> None:
+    """All taps but the centre's meet zeros; one output pixel is left."""
+    input, channel, spatial = (tensor.clone().requires_grad_() for tensor in (INPUT, CHANNEL, SPATIAL))
+    centre = channel[:, :, 1:2, 1:2]
+    output = ddf(input, channel, spatial, dilation=huge)
+    torch.testing.assert_close(output, input * centre * spatial[:, 4:5])
+    output.sum().backward()
+    assert channel.grad.count_nonzero() == 8
+    strided = ddf(INPUT, CHANNEL, SPATIAL[:, :, :1, :1], stride=huge)
+    torch.testing.assert_close(strided, ddf(INPUT, CHANNEL, SPATIAL[:, :, :1, :1].expand(-1, -1, 6, 7))[:, :, :1, :1])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_function_transforms() -> None:
+    input, direction = INPUT.double(), torch.randn_like(INPUT).double()
+    filters = CHANNEL.double(), SPATIAL.double()
+    _, tangent = torch.func.jvp(lambda input: ddf(input, *filters), (input,), (direction,))
+    torch.testing.assert_close(tangent, ddf(direction, *filters))
+    found = torch.func.grad(lambda input: ddf(input, *filters).sum())(input)
+    leaf = input.clone().requires_grad_()
+    ddf(leaf, *filters).sum().backward()
+    torch.testing.assert_close(found, leaf.grad)
+
+
+def test_whole_numbers_are_refused_under_autocast_too() -> None:
+    with torch.autocast("cpu"):
+        with pytest.raises(TypeError, match=r"channel_filter must be torch.float32 .* got torch.int64"):
+            ddf(INPUT, CHANNEL.long(), None)
+        with pytest.raises(TypeError, match=r"input must hold real numbers, got torch.int64"):
+            ddf(INPUT.long(), CHANNEL, None)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from leanconv.measure.memory import peak_memory, tensors
 from leanconv.measure.setting import Setting
+from leanconv.ops.dynamic.library import count_operations
 
 
 @dataclass
@@ -118,6 +119,7 @@ def layer_costs(model: nn.Module, input: Tensor) -> list[LayerCost]:
     """Runs a model, to be thrown away afterwards, with hooks on every module; returns its layers in order."""
     from torch.utils.flop_counter import FlopCounterMode  # loads triton, where it is installed
 
+    count_operations()
     layers = {name: LayerCost(name, type(module).__name__) for name, module in model.named_modules()}
     leaves: set[str] = set()
     calls: list[Call] = []

@@ -5,6 +5,7 @@ Zhou et al., "Decoupled Dynamic Filter Networks", CVPR 2021, arXiv 2104.14107.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -222,7 +223,7 @@ def check_filters(channels: int, kernel_size: tuple[int, int], heads: int, squee
         raise ValueError(f"heads must divide channels, got heads={heads}, channels={channels}")
     if not all(size > 0 and size % 2 for size in kernel_size):
         raise ValueError(f"kernel_size must be odd: an even kernel has no centre, got {kernel_size}")
-    if not squeeze_ratio > 0:
+    if not 0 < squeeze_ratio < math.inf:
         raise ValueError(f"squeeze_ratio must be above 0, got {squeeze_ratio}")
     if combine not in COMBINATIONS:
         raise unknown("combine", combine, COMBINATIONS)

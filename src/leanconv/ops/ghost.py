@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from leanconv.ops import native
+from leanconv.ops.transforms import transformed
 
 KERNELS = Path(__file__).with_name("ghost.c")
 
@@ -78,8 +78,7 @@ def kernel_takes(*tensors: Tensor) -> bool:
         and all(type(each) in (Tensor, torch.nn.Parameter) and each.device.type == "cpu" and each.dtype == torch.float32
                 for each in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
+        and not transformed()
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
     )

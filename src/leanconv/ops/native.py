@@ -162,7 +162,7 @@ def openmp_runtimes() -> list[str]:
 @cache
 def flags_of_environment() -> tuple[str, ...] | None:
     """The flags for the instruction set; None where the environment turns the kernels off."""
-    if os.environ.get("LEANCONV_NATIVE") == "0":
+    if os.environ.get("LEANCONV_NATIVE", "").lower() in ("0", "false", "off", "no"):
         return None
     native = "-march=native" if platform.machine() in ("x86_64", "AMD64", "i686") else "-mcpu=native"
     return tuple(shlex.split(os.environ.get("LEANCONV_NATIVE_FLAGS", native)))
@@ -182,9 +182,12 @@ def attempt(source: Path, flags: tuple[str, ...]) -> tuple[ctypes.CDLL | None, R
             return library, Report(source, None, path, compiler, every, seconds)
         except PermissionError as error:
             reason = f"compiled for this process alone, because the cache can't be used: {error}"
-            with tempfile.TemporaryDirectory(prefix="leanconv-") as private:
-                path = Path(private) / name
-                library, seconds = open_or_compile(source, path, compiler, every)
+            try:
+                with tempfile.TemporaryDirectory(prefix="leanconv-") as private:
+                    path = Path(private) / name
+                    library, seconds = open_or_compile(source, path, compiler, every)
+            except OSError as problem:
+                raise Unavailable(f"neither the cache nor a temporary folder can be used: {error}; {problem}") from None
             warnings.warn(f"leanconv's native kernels were {reason}", RuntimeWarning, stacklevel=3)
             return library, Report(source, reason, path, compiler, every, seconds)
     except Unavailable as error:
@@ -197,7 +200,11 @@ def find_compiler() -> tuple[str, ...]:
     """The command of the C compiler: CC, or the first of cc, gcc and clang on the PATH."""
     if not platform.system() == "Linux":
         raise Unavailable(f"native kernels are built on Linux alone, not on {platform.system()}", expected=True)
-    if chosen := shlex.split(os.environ.get("CC", "")):
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise Unavailable(f"CC must be a command, got {os.environ['CC']!r}: {error}") from None
+    if chosen:
         if found := shutil.which(chosen[0]):
             return found, *chosen[1:]
         raise Unavailable(f"there is no compiler {chosen[0]!r}, which CC names")
@@ -235,7 +242,9 @@ def processor() -> str:
 
 def cache_folder() -> Path:
     """The user's own folder for compiled files; PermissionError where it can't be written, or someone else could."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(base) / "leanconv"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -129,7 +129,3 @@ int ddf_takes_half(void) {
     return 0;
 #endif
 }
-
-int ddf_vector_bytes(void) {
-    return VECTOR;
-}

@@ -12,6 +12,7 @@ from leanconv.ops.dynamic import reference
 from leanconv.ops.dynamic.autograd import DynamicFilter
 from leanconv.ops.dynamic.norms import Norms
 from leanconv.ops.tied import Size, pair
+from leanconv.ops.transforms import transformed
 
 COMBINATIONS = ("mul", "add")
 
@@ -122,6 +123,8 @@ def dynamic_filter(
         filter if filter is None or filter.shape[0] == input.shape[0] else filter.expand(input.shape[0], -1, -1, -1)
         for filter in (channel_filter, spatial_filter)
     )
+    if not torch.compiler.is_compiling():  # taps further off than the map is large meet nothing but zeros
+        steps, spread = within(steps, input), within(spread, input)
     arguments = (kernel, steps, spread, combine == "add", scale)
     if decomposes(input):
         if norms is not None:
@@ -135,6 +138,12 @@ def dynamic_filter(
     return torch.ops.leanconv.ddf(*tensors, *arguments)
 
 
+def within(sizes: tuple[int, int], input: Tensor) -> tuple[int, int]:
+    """Strides or dilations, those larger than the map cut to its size: the result is the same."""
+    height, width = (max(size, 1) for size in input.shape[2:])
+    return min(sizes[0], height), min(sizes[1], width)
+
+
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """The dtype that a convolution of the input would be computed in under autocast, or None outside of it."""
     kind = input.device.type
@@ -142,11 +151,11 @@ def autocast_dtype(input: Tensor) -> torch.dtype | None:
 
 
 def decomposes(input: Tensor) -> bool:
-    """Whether the slices themselves are traced: for export, and in a compiled model where no kernel would be faster."""
+    """Whether the slices themselves run: for export, transforms, and in a compiled model where no kernel is faster."""
     if torch.compiler.is_exporting():
         return True
     if not torch.compiler.is_compiling():
-        return False
+        return transformed()
     from leanconv.ops.dynamic.tracing import has_kernel
 
     return not has_kernel(input.device.type, input.dtype)
@@ -192,9 +201,13 @@ def check(
         heads = filters // (branches * taps)
         if channels % heads:
             raise ValueError(f"spatial_filter's heads must divide the channels, got {heads} heads, {channels} channels")
+    if not input.is_floating_point():
+        raise TypeError(f"input must hold real numbers, got {input.dtype}")
     wide = torch.promote_types(input.dtype, torch.float32)
     for name, filter in (("channel_filter", channel_filter), ("spatial_filter", spatial_filter)):
-        if filter is not None and filter.dtype not in (input.dtype, wide) and not any_dtype:
+        if filter is None:
+            continue
+        if filter.dtype not in (input.dtype, wide) and not (any_dtype and filter.is_floating_point()):
             raise TypeError(f"{name} must be {input.dtype} as the input, or {wide}, got {filter.dtype}")
-        if filter is not None and filter.device != input.device:
+        if filter.device != input.device:
             raise ValueError(f"{name} must be on {input.device} as the input, got {filter.device}")

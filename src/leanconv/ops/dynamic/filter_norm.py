@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leanconv.ops.transforms import transformed
+
 PUBLISHED = 1e-10  # added to the standard deviation by the published formula
 
 
@@ -41,7 +43,8 @@ def filter_norm(
         raise ValueError(f"filters must be (N, F · {taps}, ...), got shape {tuple(filters.shape)}")
     values = filters.to(torch.promote_types(filters.dtype, torch.float32)).unflatten(1, (-1, taps))
     gain = 1.0 if isinstance(scale, Tensor) else scale
-    standardise = definition if torch.compiler.is_compiling() else Standardise.apply
+    traced = torch.compiler.is_compiling() or transformed()
+    standardise = definition if traced else Standardise.apply
     normed = standardise(values, gain, eps).flatten(1, 2)
     along = (-1,) + (1,) * (filters.dim() - 2)
     if isinstance(scale, Tensor):
