@@ -25,13 +25,14 @@ from torch import Tensor
 from leanconv.ops import ddf, ddf_up, filter_norm, native
 from leanconv.ops.dynamic import cpu, reference
 from leanconv.ops.dynamic.ddf import dynamic_filter
+from leanconv.ops.dynamic.geometry import Geometry
 from leanconv.ops.dynamic.norms import Norms
 from leanconv.table import Table
 
 # batch, channels, size
 PROBLEMS = [(8, 64, 56), (8, 256, 28), (8, 512, 14), (8, 512, 7), (1, 256, 56)]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
-PLAIN = ((3, 3), (1, 1), (1, 1), False)
+PLAIN = Geometry((3, 3), (1, 1), (1, 1), add=False)
 
 
 def keep_memory() -> None:
@@ -78,11 +79,11 @@ def gradients(function, *tensors):
 
 def forward_row(problem, layout: str, stride: int) -> list[object]:
     input, channel, spatial, weight = tensors_of(problem, LAYOUTS[layout], stride=stride)
-    geometry = ((3, 3), (stride, stride), (1, 1), False)
-    definition = reference.ddf(input.double(), channel.double(), spatial.double(), *geometry)
+    geometry = Geometry((3, 3), (stride, stride), (1, 1), add=False)
+    definition = reference.ddf(input.double(), channel.double(), spatial.double(), geometry)
     ways = {
         "depthwise": lambda: F.conv2d(input, weight, None, stride, 1, 1, len(weight)),
-        "operator": lambda: torch.ops.leanconv.ddf(input, channel, spatial, *geometry, 1),
+        "operator": lambda: torch.ops.leanconv.ddf(input, channel, spatial, *geometry),
         "ddf": lambda: ddf(input, channel, spatial, stride=stride),
         "slices": lambda: off(ways["ddf"]),
     }
@@ -120,8 +121,8 @@ def backward_rows() -> list[list[object]]:
             input, channel, spatial, weight = tensors_of(problem, memory_format)
             leaves = [tensor.double().requires_grad_() for tensor in (input, channel, spatial)]
             sensitivity = torch.randn_like(input)
-            expected = torch.autograd.grad(reference.ddf(*leaves, *PLAIN), leaves, sensitivity.double())
-            found = cpu.backward(sensitivity, input, channel, spatial, *PLAIN, [True] * 3)
+            expected = torch.autograd.grad(reference.ddf(*leaves, PLAIN), leaves, sensitivity.double())
+            found = cpu.backward(sensitivity, input, channel, spatial, PLAIN, [True] * 3)
             for actual, right in zip(found, expected, strict=True):
                 same(actual, right, f"gradient {problem}")
             times = median({
@@ -145,7 +146,7 @@ def more_rows() -> list[list[object]]:
         ratio = times["ours"] / times["other"]
         rows.append([what, layout, f"{times['ours']:.3f}", f"{times['other']:.3f}", f"{ratio:.2f}"])
 
-    compiled = torch.compile(lambda *tensors: reference.ddf(*tensors, *PLAIN))
+    compiled = torch.compile(lambda *tensors: reference.ddf(*tensors, PLAIN))
     operator = torch.compile(lambda *tensors: ddf(*tensors))
     for layout, memory_format in LAYOUTS.items():
         problem = (8, 256, 28)

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from leanconv.measure import device_name, interleaved
 from leanconv.ops.dynamic import gpu, reference
+from leanconv.ops.dynamic.geometry import Geometry
 from leanconv.table import Table
 
 PROBLEMS = [(64, 56), (128, 28), (256, 14), (512, 7), (256, 56)]  # channels, size
 BATCH, CALLS = 128, 10
-GEOMETRY = ([3, 3], [1, 1], [1, 1], False)
+GEOMETRY = Geometry((3, 3), (1, 1), (1, 1), add=False)
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -51,9 +52,9 @@ def check(tensors: list[Tensor], gradient: Tensor, what: str) -> None:
     """The first images, in float32, against the definition in float64."""
     some, sensitivity = [tensor[:2].float() for tensor in tensors], gradient[:2].float()
     leaves = [tensor.double().requires_grad_() for tensor in some]
-    output = reference.ddf(*leaves, *GEOMETRY)
-    same(torch.ops.leanconv.ddf(*some, *GEOMETRY, 1), output.detach().float(), what)
-    found = torch.ops.leanconv.ddf_backward(sensitivity, *some, *GEOMETRY, [True] * 3)
+    output = reference.ddf(*leaves, GEOMETRY)
+    same(torch.ops.leanconv.ddf(*some, *GEOMETRY), output.detach().float(), what)
+    found = torch.ops.leanconv.ddf_backward(sensitivity, *some, *GEOMETRY[:4], [True] * 3)
     expected = torch.autograd.grad(output, leaves, sensitivity.double())
     for actual, right in zip(found, expected, strict=True):
         same(actual, right.float(), f"{what} backward")
@@ -71,10 +72,10 @@ def measure(problem: tuple[int, int], dtype: torch.dtype, layout: str, device: s
     tensors = (input, channel, spatial)
     depthwise = ([1, 1], [1, 1], [1, 1], False, [0, 0], channels, [True, True, False])
     ways = {
-        "forward": lambda: torch.ops.leanconv.ddf(*tensors, *GEOMETRY, 1),
+        "forward": lambda: torch.ops.leanconv.ddf(*tensors, *GEOMETRY),
         "copy": copy_of(size_of(*tensors, input), device),
         "depthwise": lambda: F.conv2d(input, weight, None, 1, 1, 1, channels),
-        "backward": lambda: torch.ops.leanconv.ddf_backward(gradient, *tensors, *GEOMETRY, [True] * 3),
+        "backward": lambda: torch.ops.leanconv.ddf_backward(gradient, *tensors, *GEOMETRY[:4], [True] * 3),
         "copy back": copy_of(size_of(gradient, *tensors, *tensors), device),
         "depthwise back": lambda: torch.ops.aten.convolution_backward(gradient, input, weight, None, *depthwise),
     }

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from leanconv.ops import ddf, ddf_up
+from leanconv.ops import ddf, ddf_up, native
 from leanconv.ops.dynamic import library
 
 OPERATORS = torch.ops.leanconv
@@ -89,12 +89,15 @@ def tensors_of(problem):
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(problems())
-def test_ddf_is_the_equation(problem) -> None:
+@given(problems(), st.booleans())
+def test_ddf_is_the_equation(problem, with_kernels) -> None:
     tensors = tensors_of(problem)
     leaves = [tensor if tensor is None else tensor.detach().requires_grad_() for tensor in tensors]
     exact = [tensor if tensor is None else tensor.detach().double().requires_grad_() for tensor in tensors]
-    ours = ddf(*leaves, problem["kernel_size"], problem["stride"], problem["dilation"], combine=problem["combine"])
+    flags = native.flags_of_environment() if with_kernels else None
+    with native.using(flags):
+        ours = ddf(*leaves, problem["kernel_size"], problem["stride"], problem["dilation"],
+                   combine=problem["combine"])
     theirs = by_the_equation(*exact, problem["kernel_size"], problem["stride"], problem["dilation"], problem["combine"])
     assert ours.dtype == problem["dtype"]
     tolerance = 16 * torch.finfo(problem["dtype"]).eps
@@ -102,7 +105,8 @@ def test_ddf_is_the_equation(problem) -> None:
     if problem["batch"]:
         sensitivity = torch.randn_like(ours)
         wanted = [leaf for leaf in leaves if leaf is not None]
-        found = torch.autograd.grad(ours, wanted, sensitivity)
+        with native.using(flags):
+            found = torch.autograd.grad(ours, wanted, sensitivity)
         expected = torch.autograd.grad(theirs, [leaf for leaf in exact if leaf is not None], sensitivity.double())
         for actual, right in zip(found, expected, strict=True):
             assert actual.dtype == problem["dtype"]
@@ -215,7 +219,7 @@ def test_norms_on_the_way_are_the_norms_before(eps, dtype, layout, scale) -> Non
     norms = Norms(torch.randn(branches * 72), torch.randn(branches * 72), torch.randn(branches * 18), None, eps)
     arguments = ((3, 3), (1, 1), (1, 1), False, scale)
     fused = OPERATORS.ddf(input, channel, spatial, *arguments, *norms)
-    normed = (each.double() for each in norms.apply(channel, spatial, (3, 3)))
+    normed = (each.double() for each in norms.apply(channel, spatial, 9))
     expected = OPERATORS.ddf(input.double(), *normed, *arguments)
     close(fused, expected, 16 * torch.finfo(dtype).eps)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from leanconv.ops import native
 from leanconv.ops.dynamic import cpu, library, reference
+from leanconv.ops.dynamic.geometry import Geometry
 from leanconv.ops.dynamic.norms import Norms
 
 pytestmark = pytest.mark.skipif(not cpu.available(torch.float32), reason="there are no native kernels here")
@@ -67,7 +68,7 @@ def made(problem):
     dtype = problem["dtype"]
     of_filters = torch.promote_types(dtype, torch.float32) if problem["exact_filters"] else dtype
     channels, taps = heads * problem["channels"], problem["kernel_size"][0] * problem["kernel_size"][1]
-    size = reference.output_size(problem["size"], problem["stride"])
+    size = [-(-extent // step) for extent, step in zip(problem["size"], problem["stride"], strict=True)]
     layouts, shared = problem["layouts"], problem["shared"]
     input = laid_out(random(batch, channels, *problem["size"]).to(dtype), layouts[0])
     channel, spatial = (
@@ -136,23 +137,24 @@ def test_the_kernels_are_the_definition(instructions, problem) -> None:
         return
     input, channel, spatial, gradient, norms = made(problem)
     torch.set_num_threads(problem["threads"])
-    geometry = (problem["kernel_size"], problem["stride"], problem["dilation"], problem["add"])
-    output = cpu.forward(input, channel, spatial, *geometry, problem["scale"], *norms)
-    filters = Norms(*map(exact, norms[:4]), norms.eps).apply(exact(channel), exact(spatial), problem["kernel_size"])
-    close(output, reference.ddf(input.double(), *filters, *geometry, problem["scale"]), dtype)
-    fake = library.fake_forward(input, channel, spatial, *geometry, problem["scale"])
+    geometry = Geometry(*(problem[name] for name in ("kernel_size", "stride", "dilation", "add", "scale")))
+    output = cpu.forward(input, channel, spatial, geometry, norms)
+    filters = Norms(*map(exact, norms[:4]), norms.eps).apply(exact(channel), exact(spatial), geometry.taps())
+    close(output, reference.ddf(input.double(), *filters, geometry), dtype)
+    fake = library.fake_forward(input, channel, spatial, *geometry)
     assert (output.stride(), output.dtype) == (fake.stride(), dtype)
     tensors = (input, channel, spatial)
     wanted = [bool(want) and tensor is not None for want, tensor in zip(problem["wanted"], tensors, strict=True)]
     if problem["scale"] > 1 or not any(wanted):
         return
-    found = cpu.backward(gradient, *tensors, *geometry, wanted)
+    found = cpu.backward(gradient, *tensors, geometry, wanted)
     leaves = [None if tensor is None else tensor.double().requires_grad_() for tensor in tensors]
     of_those = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
-    expected = iter(torch.autograd.grad(reference.ddf(*leaves, *geometry), of_those, gradient.double()))
-    fakes = library.fake_backward(gradient, *tensors, *geometry, wanted)
+    expected = iter(torch.autograd.grad(reference.ddf(*leaves, geometry), of_those, gradient.double()))
+    fakes = library.fake_backward(gradient, *tensors, *geometry[:4], wanted)
     for actual, tensor, fake, want in zip(found, tensors, fakes, wanted, strict=True):
-        assert (actual.shape, actual.stride()) == (fake.shape, fake.stride())
+        assert actual.shape == fake.shape == (tensor.shape if want else (0,))
+        assert actual.stride() == fake.stride()
         if want:
             assert actual.dtype == tensor.dtype
             close(actual, next(expected), tensor.dtype)
@@ -170,16 +172,16 @@ def test_threads_change_no_bit(layout, channels, stride, dtype) -> None:
     input, channel, spatial, gradient = (
         laid_out(torch.randn(shape, generator=generator).to(dtype), layout)
         for shape in ((1, channels, 45, 70), (1, channels, 3, 3), (1, 18, *size), (1, channels, *size)))
-    geometry = ((3, 3), (stride, stride), (1, 1), False)
+    geometry = Geometry((3, 3), (stride, stride), (1, 1), add=False)
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
-        results.append((cpu.forward(input, channel, spatial, *geometry, 1),
-                        *cpu.backward(gradient, input, channel, spatial, *geometry, [True] * 3)))
+        results.append((cpu.forward(input, channel, spatial, geometry, Norms()),
+                        *cpu.backward(gradient, input, channel, spatial, geometry, [True] * 3)))
     torch.set_num_threads(before)
     leaves = [tensor.double().requires_grad_() for tensor in (input, channel, spatial)]
-    output = reference.ddf(*leaves, *geometry)
+    output = reference.ddf(*leaves, geometry)
     expected = (output, *torch.autograd.grad(output, leaves, gradient.double()))
     for first, *others in zip(*results, strict=True):
         assert all(torch.equal(first, other) for other in others)
@@ -192,9 +194,9 @@ def test_threads_change_no_bit(layout, channels, stride, dtype) -> None:
 def test_nothing_to_do(layout, shape) -> None:
     input = laid_out(torch.empty(shape), layout)
     channel, spatial = torch.randn(shape[0], shape[1], 3, 3), torch.randn(shape[0], 9, *shape[2:])
-    geometry = ((3, 3), (1, 1), (1, 1), False)
-    assert cpu.forward(input, channel, spatial, *geometry, 1).shape == shape
-    of_input, of_channel, of_spatial = cpu.backward(input, input, channel, spatial, *geometry, [True] * 3)
+    geometry = Geometry((3, 3), (1, 1), (1, 1), add=False)
+    assert cpu.forward(input, channel, spatial, geometry, Norms()).shape == shape
+    of_input, of_channel, of_spatial = cpu.backward(input, input, channel, spatial, geometry, [True] * 3)
     assert of_input.shape == shape
     assert not of_channel.any()
     assert not of_spatial.any()
@@ -202,17 +204,17 @@ def test_nothing_to_do(layout, shape) -> None:
 
 def test_huge_kernels_are_left_to_the_definition() -> None:
     input, channel, spatial = torch.randn(1, 2, 6, 6), torch.randn(1, 2, 65, 65), torch.randn(1, 65 * 65, 6, 6)
-    geometry = ((65, 65), (1, 1), (1, 1), False)
-    torch.testing.assert_close(cpu.forward(input, channel, spatial, *geometry, 1),
-                               reference.ddf(input, channel, spatial, *geometry))
-    found = cpu.backward(input, input, channel, spatial, *geometry, [False, True, False])
+    geometry = Geometry((65, 65), (1, 1), (1, 1), add=False)
+    torch.testing.assert_close(cpu.forward(input, channel, spatial, geometry, Norms()),
+                               reference.ddf(input, channel, spatial, geometry))
+    found = cpu.backward(input, input, channel, spatial, geometry, [False, True, False])
     assert found[1].shape == channel.shape
 
 
 def test_infinities_and_what_is_no_number() -> None:
     """Rounding to bfloat16 keeps both."""
     input = torch.tensor([float("inf"), float("-inf"), float("nan"), 3e38, 1.0]).bfloat16().view(1, 1, 1, 5)
-    output = cpu.forward(input, torch.ones(1, 1, 1, 1), None, (1, 1), (1, 1), (1, 1), False, 1)
+    output = cpu.forward(input, torch.ones(1, 1, 1, 1), None, Geometry((1, 1), (1, 1), (1, 1), add=False), Norms())
     torch.testing.assert_close(output, input, equal_nan=True)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from leanconv.ops import ddf, ddf_up
 from leanconv.ops.dynamic import gpu
+from leanconv.ops.dynamic.geometry import Geometry
 from leanconv.ops.dynamic.norms import Norms
 
 has_triton = importlib.util.find_spec("triton") is not None
@@ -98,11 +99,11 @@ def launch(*, channels, size, channels_last, dtype, heads=1, kernel=3, stride=1,
     input = empty(batch, channels, size, size)
     channel = empty(batch, branches * channels, kernel, kernel).contiguous() if filters != "spatial" else None
     spatial = empty(batch, branches * heads * taps, out, out) if filters != "channel" else None
-    geometry = ((kernel, kernel), (stride, stride), (1, 1), add)
+    geometry = Geometry((kernel, kernel), (stride, stride), (1, 1), add, scale)
     vectors = [torch.empty(branches * rows * taps) for rows in (channels, channels, heads, heads)]
-    gpu.forward(input, channel, spatial, *geometry, scale, *(vectors if norms else Norms()))
+    gpu.forward(input, channel, spatial, geometry, Norms(*vectors) if norms else Norms())
     if backward and scale == 1:
-        gpu.backward(empty(batch, channels, out, out), input, channel, spatial, *geometry, [True] * 3)
+        gpu.backward(empty(batch, channels, out, out), input, channel, spatial, geometry, [True] * 3)
 
 
 def check(compiled, folder: Path, *names: str) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from leanconv.ops import native
 from leanconv.ops.dynamic import slices
+from leanconv.ops.dynamic.geometry import Geometry
+from leanconv.ops.dynamic.norms import Norms
+from leanconv.ops.dynamic.results import empty_gradients, empty_output, format_of
 
 SOURCE = Path(__file__).with_name("ddf.c")
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -33,32 +37,14 @@ def kernels_for(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def forward(
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    scale: int,
-    channel_scale: Tensor | None = None,
-    channel_shift: Tensor | None = None,
-    spatial_scale: Tensor | None = None,
-    spatial_shift: Tensor | None = None,
-    eps: float | None = None,
+    input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry, norms: Norms
 ) -> Tensor:
     """All branches, straight into the output; filters are normalised on the way."""
-    if too_large(kernel_size, stride):
-        return slices.forward(input, channel_filter, spatial_filter, kernel_size, stride, dilation, add, scale,
-                              channel_scale, channel_shift, spatial_scale, spatial_shift, eps)
-    batch, channels, height, width = input.shape
-    size = ((height - 1) // stride[0] + 1, (width - 1) // stride[1] + 1)
-    output = torch.empty((batch, channels, size[0] * scale, size[1] * scale), dtype=input.dtype,
-                         memory_format=slices.format_of(input))
-    vectors = [None if vector is None else vector.to(torch.promote_types(input.dtype, torch.float32)).contiguous()
-               for vector in (channel_scale, channel_shift, spatial_scale, spatial_shift)]
-    call("ddf_forward", input, channel_filter, spatial_filter, output, (None,) * 3, kernel_size, stride, dilation, add,
-         scale, vectors, eps)
+    if too_large(geometry):
+        return slices.forward(input, channel_filter, spatial_filter, geometry, norms)
+    output = empty_output(input, geometry)
+    if output.numel():
+        call("ddf_forward", input, (channel_filter, spatial_filter), output, (None, None, None), geometry, norms)
     return output
 
 
@@ -67,64 +53,46 @@ def backward(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
+    geometry: Geometry,
     wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The wanted gradients in one pass over the images."""
-    if too_large(kernel_size, stride):
-        return slices.backward(gradient, input, channel_filter, spatial_filter, kernel_size, stride, dilation, add,
-                               wanted)
-    tensors = (input, channel_filter, spatial_filter)
-    gradients = [torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=slices.format_of(tensor))
-                 if tensor is not None and want else None for tensor, want in zip(tensors, wanted, strict=True)]
+    if too_large(geometry):
+        return slices.backward(gradient, input, channel_filter, spatial_filter, geometry, wanted)
+    gradients = empty_gradients(input, channel_filter, spatial_filter, wanted)
     if not gradient.numel():
-        return tuple(input.new_empty(0) if each is None else each.zero_() for each in gradients)  # type: ignore[return-value]
-    if gradient.stride(1) != 1 and slices.format_of(input) == torch.channels_last:
+        return tuple(each.zero_() for each in gradients)
+    if gradient.stride(1) != 1 and format_of(input) == torch.channels_last:
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-    call("ddf_backward", input, channel_filter, spatial_filter, gradient, gradients, kernel_size, stride, dilation, add,
-         1, (None,) * 4, None)
-    return tuple(input.new_empty(0) if each is None else each for each in gradients)  # type: ignore[return-value]
+    targets = [each if each.numel() else None for each in gradients]
+    call("ddf_backward", input, (channel_filter, spatial_filter), gradient, targets, geometry, Norms())
+    return gradients
 
 
-def too_large(kernel_size: Sequence[int], stride: Sequence[int]) -> bool:
-    return math.prod((*kernel_size, *stride)) > MOST
+def too_large(geometry: Geometry) -> bool:
+    return math.prod((*geometry.kernel_size, *geometry.stride)) > MOST
 
 
 def call(
     function: str,
     input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
+    filters: Sequence[Tensor | None],
     output: Tensor,
     gradients: Sequence[Tensor | None],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    scale: int,
-    vectors: Sequence[Tensor | None],
-    eps: float | None,
+    geometry: Geometry,
+    norms: Norms,
 ) -> None:
     """Packs the arguments for a function of `ddf.c`. `output` is the gradient for the backward."""
-    if not output.numel():
-        return
-    kernels = kernels_for(input.dtype)
-    assert kernels is not None
-    launch, threads = native.team()
-    batch, channels, height, width = input.shape
-    taps = kernel_size[0] * kernel_size[1] * scale * scale
-    heads = 1 if spatial_filter is None else spatial_filter.shape[1] // taps
+    batch, channels, *size = input.shape
+    vectors = [None if vector is None else vector.to(torch.promote_types(input.dtype, torch.float32)).contiguous()
+               for vector in norms[:4]]
     packed = ARGUMENTS.pack(
-        launch, threads, batch, channels, heads, scale, add,
-        height, width, output.shape[2] // scale, output.shape[3] // scale, *kernel_size, *stride, *dilation,
-        *described(input), *described(channel_filter), *described(spatial_filter), *described(output),
-        *described(gradients[0]), *described(gradients[1]), *described(gradients[2]),
-        *(0 if vector is None else vector.data_ptr() for vector in vectors), -1.0 if eps is None else eps,
+        *native.team(), batch, channels, geometry.heads(filters[1]), geometry.scale, geometry.add,
+        *size, *geometry.output_size(size), *geometry.kernel_size, *geometry.stride, *geometry.dilation,
+        *chain.from_iterable(map(described, (input, *filters, output, *gradients))),
+        *(0 if vector is None else vector.data_ptr() for vector in vectors), -1.0 if norms.eps is None else norms.eps,
     )
-    if getattr(kernels, function)(packed):
+    if getattr(kernels_for(input.dtype), function)(packed):
         raise MemoryError(f"{function} had no memory for what it keeps between its sums")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from leanconv.errors import unknown
 from leanconv.ops.dynamic import reference
 from leanconv.ops.dynamic.autograd import DynamicFilter
+from leanconv.ops.dynamic.geometry import Geometry
 from leanconv.ops.dynamic.norms import Norms
 from leanconv.ops.tied import Size, pair
 from leanconv.ops.transforms import transformed
@@ -108,40 +109,41 @@ def dynamic_filter(
     norms: Norms | None = None,
 ) -> Tensor:
     """What `ddf` and `ddf_up` have in common. With `norms`, raw filters are normalised on the way, for inference."""
-    kernel, steps, spread = pair("kernel_size", kernel_size), pair("stride", stride), pair("dilation", dilation)
     if combine not in COMBINATIONS:
         raise unknown("combine", combine, COMBINATIONS)
+    geometry = Geometry(pair("kernel_size", kernel_size), pair("stride", stride), pair("dilation", dilation),
+                        combine == "add", scale)
     lower = autocast_dtype(input)
-    check(input, channel_filter, spatial_filter, kernel, steps, spread, scale, any_dtype=lower is not None)
+    check(input, channel_filter, spatial_filter, geometry, any_dtype=lower is not None)
     if input.dim() == 3:
-        input = input[None]
-        return dynamic_filter(input, channel_filter, spatial_filter, kernel, steps, spread, combine=combine,
-                              scale=scale, norms=norms)[0]
+        return dynamic_filter(input[None], channel_filter, spatial_filter, kernel_size, stride, dilation,
+                              combine=combine, scale=scale, norms=norms)[0]
     if lower is not None and input.dtype != torch.float64:
         input = input.to(lower)
     channel_filter, spatial_filter = (
         filter if filter is None or filter.shape[0] == input.shape[0] else filter.expand(input.shape[0], -1, -1, -1)
         for filter in (channel_filter, spatial_filter)
     )
-    if not torch.compiler.is_compiling():  # taps further off than the map is large meet nothing but zeros
-        steps, spread = within(steps, input), within(spread, input)
-    arguments = (kernel, steps, spread, combine == "add", scale)
+    if not torch.compiler.is_compiling():
+        geometry = within(geometry, input)
     if decomposes(input):
         if norms is not None:
-            channel_filter, spatial_filter = norms.apply(channel_filter, spatial_filter, kernel)
-        return reference.ddf(input, channel_filter, spatial_filter, *arguments)
-    if norms is not None:
-        return torch.ops.leanconv.ddf(input, channel_filter, spatial_filter, *arguments, *norms)
+            channel_filter, spatial_filter = norms.apply(channel_filter, spatial_filter, geometry.taps())
+        return reference.ddf(input, channel_filter, spatial_filter, geometry)
     tensors = (input, channel_filter, spatial_filter)
+    if norms is not None:
+        return torch.ops.leanconv.ddf(*tensors, *geometry, *norms)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return DynamicFilter.apply(*tensors, *arguments)
-    return torch.ops.leanconv.ddf(*tensors, *arguments)
+        return DynamicFilter.apply(*tensors, *geometry)
+    return torch.ops.leanconv.ddf(*tensors, *geometry)
 
 
-def within(sizes: tuple[int, int], input: Tensor) -> tuple[int, int]:
-    """Strides or dilations, those larger than the map cut to its size: the result is the same."""
+def within(geometry: Geometry, input: Tensor) -> Geometry:
+    """The same sums, with steps that end at the map: taps further off than it is large meet nothing but zeros."""
+    kernel_size, stride, dilation, add, scale = geometry
     height, width = (max(size, 1) for size in input.shape[2:])
-    return min(sizes[0], height), min(sizes[1], width)
+    return Geometry(kernel_size, (min(stride[0], height), min(stride[1], width)),
+                    (min(dilation[0], height), min(dilation[1], width)), add, scale)
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
@@ -165,14 +167,12 @@ def check(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    dilation: tuple[int, int],
-    scale: int,
+    geometry: Geometry,
     *,
     any_dtype: bool,
 ) -> None:
     """Raises ValueError or TypeError where the arguments don't fit together."""
+    kernel_size, stride, dilation, _, scale = geometry
     if input.dim() not in (3, 4):
         raise ValueError(f"input must be (B, C, H, W) or (C, H, W), got shape {tuple(input.shape)}")
     if min(kernel_size) < 1 or not all(size % 2 for size in kernel_size):
@@ -183,7 +183,7 @@ def check(
         raise ValueError("channel_filter or spatial_filter must be given, got None for both")
     batch = 1 if input.dim() == 3 else input.shape[0]
     channels, *size = input.shape[-3:]
-    taps, branches = kernel_size[0] * kernel_size[1], scale * scale
+    branches = scale * scale
     if channel_filter is not None:
         expected = (branches * channels, *kernel_size)
         fits = channel_filter.dim() == 4 and channel_filter.shape[1:] == expected
@@ -191,14 +191,15 @@ def check(
             raise ValueError(
                 f"channel_filter must have shape {(batch, *expected)}, or batch 1, got {tuple(channel_filter.shape)}")
     if spatial_filter is not None:
-        height, width = reference.output_size(size, stride)
+        height, width = geometry.output_size(size)
+        taps = branches * geometry.taps()
         filters = spatial_filter.shape[1] if spatial_filter.dim() == 4 else 0
-        if (not filters or filters % (branches * taps) or spatial_filter.shape[2:] != (height, width)
+        if (not filters or filters % taps or spatial_filter.shape[2:] != (height, width)
                 or spatial_filter.shape[0] not in (1, batch)):
             raise ValueError(
-                f"spatial_filter must have shape {(batch, f'{branches * taps} · heads', height, width)}, or batch 1, "
+                f"spatial_filter must have shape {(batch, f'{taps} · heads', height, width)}, or batch 1, "
                 f"got {tuple(spatial_filter.shape)}".replace("'", ""))
-        heads = filters // (branches * taps)
+        heads = filters // taps
         if channels % heads:
             raise ValueError(f"spatial_filter's heads must divide the channels, got {heads} heads, {channels} channels")
     if not input.is_floating_point():

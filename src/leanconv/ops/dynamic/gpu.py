@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from leanconv.ops import native
-from leanconv.ops.dynamic import reference, slices
+from leanconv.ops.dynamic.geometry import Geometry
+from leanconv.ops.dynamic.norms import Norms
+from leanconv.ops.dynamic.results import empty_gradients, empty_output, format_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-VECTORS = ("channel_scale", "channel_shift", "spatial_scale", "spatial_shift")  # of both norms
 VALUES = 512  # of a tile: four for each thread of four warps; half as many where GROUP sums are held for each
 GROUP = 9  # taps whose gradients one program holds in registers
 ENOUGH = 528  # programs that fill a large GPU: four for each multiprocessor
@@ -33,29 +34,12 @@ def has_triton() -> bool:
 
 
 def forward(
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    scale: int,
-    channel_scale: Tensor | None = None,
-    channel_shift: Tensor | None = None,
-    spatial_scale: Tensor | None = None,
-    spatial_shift: Tensor | None = None,
-    eps: float | None = None,
+    input: Tensor, channel_filter: Tensor | None, spatial_filter: Tensor | None, geometry: Geometry, norms: Norms
 ) -> Tensor:
     """The filtered input. Filters that have a scale are raw ones, and are normalised on the way."""
-    height, width = reference.output_size(input.shape[2:], stride)
-    output = torch.empty((*input.shape[:2], height * scale, width * scale), dtype=input.dtype, device=input.device,
-                         memory_format=slices.format_of(input))
+    output = empty_output(input, geometry)
     if output.numel():
-        vectors = (channel_scale, channel_shift, spatial_scale, spatial_shift)
-        norms = dict(zip(VECTORS, [None if vector is None else vector.contiguous() for vector in vectors], strict=True))
-        geometry = Geometry.of(kernel_size, stride, dilation)
-        launch_sum(input, channel_filter, spatial_filter, output, geometry, add, {**norms, "EPS": eps}, scale=scale)
+        launch_sum(input, channel_filter, spatial_filter, output, geometry, norms)
     return output
 
 
@@ -64,31 +48,18 @@ def backward(
     input: Tensor,
     channel_filter: Tensor | None,
     spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
+    geometry: Geometry,
     wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """The wanted gradients of the input, the channel filter and the spatial filter."""
-    tensors = (input, channel_filter, spatial_filter)
-    of_input, of_channel, of_spatial = (
-        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=slices.format_of(tensor))
-        if tensor is not None and want else input.new_empty(0)
-        for tensor, want in zip(tensors, wanted, strict=True)
-    )
+    gradients = empty_gradients(input, channel_filter, spatial_filter, wanted)
     if not gradient.numel():
-        return of_input.zero_(), of_channel.zero_(), of_spatial.zero_()
-    geometry = Geometry.of(kernel_size, stride, dilation)
+        return tuple(each.zero_() for each in gradients)
+    of_input, of_channel, of_spatial = gradients
     if of_input.numel():
-        no_norms = {**dict.fromkeys(VECTORS), "EPS": None}
-        launch_sum(gradient, channel_filter, spatial_filter, of_input, geometry, add, no_norms, mirror=True)
-    heads = heads_of(spatial_filter, geometry)
-    if of_channel.numel():
-        launch_channel_gradient(gradient, input, None if add else spatial_filter, of_channel, heads, geometry)
-    if of_spatial.numel():
-        launch_spatial_gradient(gradient, input, None if add else channel_filter, of_spatial, heads, geometry)
-    return of_input, of_channel, of_spatial
+        launch_sum(gradient, channel_filter, spatial_filter, of_input, geometry, Norms(), mirror=True)
+    launch_filter_gradients(gradient, input, channel_filter, spatial_filter, of_channel, of_spatial, geometry)
+    return gradients
 
 
 def launch_sum(
@@ -97,75 +68,71 @@ def launch_sum(
     spatial_filter: Tensor | None,
     output: Tensor,
     geometry: Geometry,
-    add: bool,
-    norms: dict[str, Any],
+    norms: Norms,
     *,
-    scale: int = 1,
     mirror: bool = False,
 ) -> None:
     """The sum over taps: of the input, or, with the taps mirrored, of the gradient of the output."""
     from leanconv.ops.dynamic import triton_forward as kernels
     from leanconv.ops.dynamic.triton_parts import sum_type
 
+    scale, heads = geometry.scale, geometry.heads(spatial_filter)
     height, width = output.shape[2] // scale, output.shape[3] // scale
-    heads = heads_of(spatial_filter, geometry, scale)
     channels = output.shape[1] // heads
     tile = Tile.of(channels, height, width, dense_in_channels(output), VALUES)
-    tensors = (View.of(source), FilterView.of(channel_filter), View.of(spatial_filter), View.of(output))
-    options = {**norms, "SUM": sum_type(source.dtype), "ADD": add, "MIRROR": mirror, "SCALE": scale,
+    tensors = (View.of(source), FilterView.of(channel_filter), View.of(spatial_filter), View.of(output),
+               *(None if vector is None else vector.contiguous() for vector in norms[:4]))
+    options = {"SUM": sum_type(source.dtype), "ADD": geometry.add, "MIRROR": mirror, "SCALE": scale, "EPS": norms.eps,
                "BLOCK_CHANNELS": tile.channels, "BLOCK_COLUMNS": tile.columns}
+    sizes = constants(geometry)
     columns = output.shape[0] * heads * scale * scale * cdiv(channels, tile.channels) * cdiv(width, tile.columns)
     with torch.cuda.device_of(output):
-        if geometry == NEIGHBOURS:
+        if sizes == NEIGHBOURS:
             rows = rows_for(height, columns, most=16)
             kernels.slide[(columns * cdiv(height, rows),)](
                 *tensors, heads=heads, channels=channels, height=height, width=width, rows=rows, **options)
         else:
             kernels.gather[(columns * cdiv(height, tile.rows),)](
                 *tensors, heads=heads, channels=channels, source_height=source.shape[2], source_width=source.shape[3],
-                height=height, width=width, BLOCK_ROWS=tile.rows, **options, **geometry._asdict())
+                height=height, width=width, BLOCK_ROWS=tile.rows, **options, **sizes)
 
 
-def launch_channel_gradient(
-    gradient: Tensor, input: Tensor, spatial_filter: Tensor | None, output: Tensor, heads: int, geometry: Geometry
+def launch_filter_gradients(
+    gradient: Tensor,
+    input: Tensor,
+    channel_filter: Tensor | None,
+    spatial_filter: Tensor | None,
+    of_channel: Tensor,
+    of_spatial: Tensor,
+    geometry: Geometry,
 ) -> None:
-    """Parts of the sum over pixels, one for some rows of each image, and their sum."""
+    """The sums over pixels, in parts of some rows of each image, and over the channels of each head."""
     from leanconv.ops.dynamic import triton_backward as kernels
     from leanconv.ops.dynamic.triton_parts import sum_type
 
     batch, channels, height, width = gradient.shape
-    taps = geometry.taps
+    taps, heads = geometry.taps(), geometry.heads(spatial_filter)
     tile = Tile.of(channels // heads, height, width, dense_in_channels(input), VALUES // 2)
-    group = min(taps, GROUP)
-    programs = batch * heads * cdiv(channels // heads, tile.channels) * cdiv(taps, group)
-    rows = rows_for(height, programs, least=tile.rows)
-    count = cdiv(height, rows)
-    dtype = torch.promote_types(input.dtype, torch.float32)
-    parts = torch.empty((batch, count, taps, channels), dtype=dtype, device=input.device)
-    with torch.cuda.device_of(output):
-        kernels.gradient_of_channel[(programs * count,)](
-            View.of(gradient), View.of(input), View.of(spatial_filter), parts, heads=heads, channels=channels // heads,
-            source_height=input.shape[2], source_width=input.shape[3], height=height, width=width, rows_a_part=rows,
-            SUM=sum_type(input.dtype), GROUP=group, **geometry._asdict(), **tile.blocks())
-    output.copy_(parts.sum(1).transpose(1, 2).view(output.shape))
-
-
-def launch_spatial_gradient(
-    gradient: Tensor, input: Tensor, channel_filter: Tensor | None, output: Tensor, heads: int, geometry: Geometry
-) -> None:
-    """The sum over the channels of each head."""
-    from leanconv.ops.dynamic import triton_backward as kernels
-    from leanconv.ops.dynamic.triton_parts import sum_type
-
-    batch, channels, height, width = gradient.shape
-    tile = Tile.of(channels // heads, height, width, dense_in_channels(input), VALUES // 2)
-    group = min(geometry.taps, GROUP)
-    programs = batch * heads * cdiv(height, tile.rows) * cdiv(width, tile.columns) * cdiv(geometry.taps, group)
-    with torch.cuda.device_of(output):
-        kernels.gradient_of_spatial[(programs,)](
-            View.of(gradient), View.of(input), FilterView.of(channel_filter), View.of(output), heads=heads,
-            channels=channels // heads, source_height=input.shape[2], source_width=input.shape[3], height=height,
-            width=width, SUM=sum_type(input.dtype), GROUP=group, **geometry._asdict(), **tile.blocks())
+    tensors = (View.of(gradient), View.of(input))
+    options = {"heads": heads, "channels": channels // heads, "height": height, "width": width,
+               "source_height": input.shape[2], "source_width": input.shape[3], "SUM": sum_type(input.dtype),
+               "GROUP": min(taps, GROUP), "BLOCK_CHANNELS": tile.channels, "BLOCK_ROWS": tile.rows,
+               "BLOCK_COLUMNS": tile.columns, **constants(geometry)}
+    groups = batch * heads * cdiv(taps, GROUP)
+    with torch.cuda.device_of(input):
+        if of_channel.numel():
+            programs = groups * cdiv(channels // heads, tile.channels)
+            rows = rows_for(height, programs, least=tile.rows)
+            count = cdiv(height, rows)
+            dtype = torch.promote_types(input.dtype, torch.float32)
+            parts = input.new_empty((batch, count, taps, channels), dtype=dtype)
+            kernels.gradient_of_channel[(programs * count,)](
+                *tensors, View.of(None if geometry.add else spatial_filter), parts, rows_a_part=rows, **options)
+            of_channel.copy_(parts.sum(1).transpose(1, 2).view(of_channel.shape))
+        if of_spatial.numel():
+            programs = groups * cdiv(height, tile.rows) * cdiv(width, tile.columns)
+            kernels.gradient_of_spatial[(programs,)](
+                *tensors, FilterView.of(None if geometry.add else channel_filter), View.of(of_spatial), **options)
 
 
 class View(NamedTuple):
@@ -198,26 +165,14 @@ class FilterView(NamedTuple):
         return cls(flat, *flat.stride())
 
 
-class Geometry(NamedTuple):
+def constants(geometry: Geometry) -> dict[str, int]:
     """The numbers that kernels are compiled for, under their names there."""
-
-    KERNEL_ROWS: int
-    KERNEL_COLUMNS: int
-    STRIDE_ROWS: int
-    STRIDE_COLUMNS: int
-    DILATION_ROWS: int
-    DILATION_COLUMNS: int
-
-    @classmethod
-    def of(cls, *pairs: Sequence[int]) -> Geometry:
-        return cls(*(number for pair in pairs for number in pair))
-
-    @property
-    def taps(self) -> int:
-        return self.KERNEL_ROWS * self.KERNEL_COLUMNS
+    kernel, stride, dilation, *_ = geometry
+    return {"KERNEL_ROWS": kernel[0], "KERNEL_COLUMNS": kernel[1], "STRIDE_ROWS": stride[0],
+            "STRIDE_COLUMNS": stride[1], "DILATION_ROWS": dilation[0], "DILATION_COLUMNS": dilation[1]}
 
 
-NEIGHBOURS = Geometry.of((3, 3), (1, 1), (1, 1))
+NEIGHBOURS = constants(Geometry((3, 3), (1, 1), (1, 1), add=False))
 
 
 class Tile(NamedTuple):
@@ -242,9 +197,6 @@ class Tile(NamedTuple):
         width = min(width, values // channels)
         return cls(channels, min(height, values // (channels * width)), width)
 
-    def blocks(self) -> dict[str, int]:
-        return {"BLOCK_CHANNELS": self.channels, "BLOCK_ROWS": self.rows, "BLOCK_COLUMNS": self.columns}
-
 
 def rows_for(height: int, programs: int, *, least: int = 1, most: int | None = None) -> int:
     """How many rows a program goes down: as many as leave enough programs. `least` divides them.
@@ -259,12 +211,8 @@ def rows_for(height: int, programs: int, *, least: int = 1, most: int | None = N
     return rows
 
 
-def heads_of(spatial_filter: Tensor | None, geometry: Geometry, scale: int = 1) -> int:
-    return 1 if spatial_filter is None else spatial_filter.shape[1] // (scale * scale * geometry.taps)
-
-
 def dense_in_channels(tensor: Tensor) -> bool:
-    return slices.format_of(tensor) == torch.channels_last
+    return format_of(tensor) == torch.channels_last
 
 
 def cdiv(size: int, block: int) -> int:

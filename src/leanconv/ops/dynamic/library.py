@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from leanconv.ops.dynamic import cpu, gpu, slices
-from leanconv.ops.dynamic.reference import output_size
-from leanconv.ops.dynamic.slices import format_of
+from leanconv.ops.dynamic.geometry import Geometry
+from leanconv.ops.dynamic.norms import Norms
+from leanconv.ops.dynamic.results import empty_gradients, empty_output
 
 FILTERS = "Tensor input, Tensor? channel_filter, Tensor? spatial_filter"
 GEOMETRY = "int[2] kernel_size, int[2] stride, int[2] dilation, bool add"
@@ -31,56 +32,33 @@ torch.library.define(
 
 
 @torch.library.register_fake("leanconv::ddf")
-def fake_forward(
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    scale: int,
-    *norms: Any,
-) -> Tensor:
-    height, width = output_size(input.shape[2:], stride)
-    shape = (*input.shape[:2], height * scale, width * scale)
-    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=format_of(input))
+def fake_forward(input: Tensor, channel_filter: Any, spatial_filter: Any, *arguments: Any) -> Tensor:
+    return empty_output(input, Geometry(*arguments[:5]))
 
 
 @torch.library.register_fake("leanconv::ddf_backward")
 def fake_backward(
-    gradient: Tensor,
-    input: Tensor,
-    channel_filter: Tensor | None,
-    spatial_filter: Tensor | None,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    add: bool,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(  # type: ignore[return-value]
-        torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=format_of(tensor))
-        if tensor is not None and want else input.new_empty(0)
-        for tensor, want in zip((input, channel_filter, spatial_filter), wanted, strict=True)
-    )
+    gradient: Tensor, input: Tensor, channel_filter: Any, spatial_filter: Any, *arguments: Any
+) -> tuple[Tensor, ...]:
+    return empty_gradients(input, channel_filter, spatial_filter, arguments[-1])
 
 
-torch.library.impl("leanconv::ddf", "default")(slices.forward)
-torch.library.impl("leanconv::ddf_backward", "default")(slices.backward)
+def forward(kernels: Any, input: Tensor, channel_filter: Any, spatial_filter: Any, *arguments: Any) -> Tensor:
+    run = kernels.forward if kernels.available(input.dtype) else slices.forward
+    return run(input, channel_filter, spatial_filter, Geometry(*arguments[:5]), Norms(*arguments[5:]))
 
 
-def forward_by_kernel(kernels: Any, input: Tensor, *arguments: Any) -> Tensor:
-    return (kernels.forward if kernels.available(input.dtype) else slices.forward)(input, *arguments)
+def backward(
+    kernels: Any, gradient: Tensor, input: Tensor, channel_filter: Any, spatial_filter: Any, *arguments: Any
+) -> tuple[Tensor, ...]:
+    *geometry, wanted = arguments
+    run = kernels.backward if kernels.available(input.dtype) else slices.backward
+    return run(gradient, input, channel_filter, spatial_filter, Geometry(*geometry), wanted)
 
 
-def backward_by_kernel(kernels: Any, gradient: Tensor, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return (kernels.backward if kernels.available(input.dtype) else slices.backward)(gradient, input, *arguments)
-
-
-for device_type, kernels in (("cpu", cpu), ("cuda", gpu)):
-    torch.library.impl("leanconv::ddf", device_type)(functools.partial(forward_by_kernel, kernels))
-    torch.library.impl("leanconv::ddf_backward", device_type)(functools.partial(backward_by_kernel, kernels))
+for dispatch_key, kernels in (("cpu", cpu), ("cuda", gpu), ("default", slices)):
+    torch.library.impl("leanconv::ddf", dispatch_key)(functools.partial(forward, kernels))
+    torch.library.impl("leanconv::ddf_backward", dispatch_key)(functools.partial(backward, kernels))
 
 
 @functools.cache

@@ -26,10 +26,9 @@ class Norms(NamedTuple):
     eps: float | None = None
 
     def apply(
-        self, channel_filter: Tensor | None, spatial_filter: Tensor | None, kernel_size: tuple[int, int]
+        self, channel_filter: Tensor | None, spatial_filter: Tensor | None, taps: int
     ) -> tuple[Tensor | None, Tensor | None]:
         """Normalises both filters by the definition."""
-        taps = kernel_size[0] * kernel_size[1]
         if channel_filter is not None and self.channel_scale is not None:
             flat = channel_filter.flatten(1)
             normed = filter_norm(flat, taps, self.channel_scale, self.channel_shift, eps=self.eps)
