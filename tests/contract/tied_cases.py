@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from contract.case import Case
 from torch import Tensor
 
-from leanconv.nn import TiedConv2d, TiedLinear
+from leanconv.nn import TiedConv2d, TiedLinear, TiedSplitConv2d
 
 
 def tied_conv(layer: TiedConv2d, input: Tensor) -> Tensor:
@@ -29,6 +29,11 @@ def tied_conv(layer: TiedConv2d, input: Tensor) -> Tensor:
 
 def tied_linear(layer: TiedLinear, input: Tensor) -> Tensor:
     return torch.cat([block @ layer.weight.T + layer.bias for block in input.chunk(layer.blocks, -1)], -1)
+
+
+def tied_splits(layer: TiedSplitConv2d, input: Tensor) -> Tensor:
+    return torch.cat([tied_conv(split, part) for split, part in zip(layer, input.chunk(len(layer), -3), strict=True)],
+                     -3)
 
 
 def tied(*arguments: Any, **options: Any) -> partial[TiedConv2d]:
@@ -54,6 +59,13 @@ CASES = [
     Case("tied grouped 1x1", tied(16, 8, 1, groups=2, blocks=2), (2, 16, 5, 5), tied_conv, 2 * 25 * 8 * 4),
     Case("tied reflect", tied(8, 8, 3, padding=1, padding_mode="reflect", blocks=2), (2, 8, 6, 5), tied_conv,
          2 * 6 * 5 * 8 * 4 * 9),
+    Case("tied splits", partial(TiedSplitConv2d, 24, 12, 3, padding=1, blocks=(1, 2)), (2, 24, 6, 5), tied_splits,
+         2 * 30 * (6 * 12 * 9 + 6 * 6 * 9), [
+        (lambda: TiedSplitConv2d(24, 12, 3, blocks=(1, 2, 1, 2, 1)), r"in_channels=24, got \(1, 2, 1, 2, 1\)"),
+        (lambda: TiedSplitConv2d(24, 12, 3, blocks=()), r"blocks .* got \(\)"),
+        (lambda: TiedSplitConv2d(24, 12, 3, blocks=(1, 4)), r"blocks=4, groups=1, out_channels=6"),
+        (lambda: TiedSplitConv2d(24, 12, 3, blocks=(1, 2))(torch.randn(2, 12, 5, 5)), r"C = 24 .*\(2, 12, 5, 5\)"),
+    ]),
     Case("tied linear", partial(TiedLinear, 12, 8, blocks=2), (3, 12), tied_linear, 3 * 8 * 6, [
         (lambda: TiedLinear(12, 7, blocks=2), r"blocks=2, out_features=7"),
         (lambda: TiedLinear(12, 8, blocks=2)(torch.randn(3, 10)), r"= 12 features .* \(3, 10\)"),

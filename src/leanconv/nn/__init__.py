@@ -7,6 +7,7 @@ from leanconv.nn.filter_norm import FilterNorm
 from leanconv.nn.ghost import GhostConv2d
 from leanconv.nn.split import SplitConv2d
 from leanconv.nn.tied import TiedConv2d, TiedLinear
+from leanconv.nn.tied_splits import TiedSplitConv2d
 
 __all__ = [
     "DDF",
@@ -21,4 +22,5 @@ __all__ = [
     "TiedGlobalContext",
     "TiedLinear",
     "TiedSE",
+    "TiedSplitConv2d",
 ]

@@ -4,7 +4,7 @@
 
 #include "parallel.h"
 
-enum { LANES = 64 };
+enum { LANES = 64, FEW = 16 };
 
 struct ghost {
     const float *input, *weight, *bias;
@@ -19,52 +19,51 @@ static inline int64_t framed(const struct ghost *g) {
     return (g->height + g->size - 1) * (g->width + g->size - 1) + g->size + LANES;
 }
 
-// In channels_last, an item is a band of rows of an image. Weights are (ghost of a source, tap, source).
-static inline void lanes(const struct ghost *g, int64_t image, int64_t y, int64_t x, int64_t first, int64_t count,
-                         int64_t relu) {
-    const int64_t m = g->channels, radius = g->size / 2, taps = g->size * g->size;
-    const float *picture = g->input + image * g->height * g->width * m + first;
-    float *pixel = g->output + ((image * g->height + y) * g->width + x) * g->outputs;
-    const float *centre = picture + (y * g->width + x) * m;
-    for (int64_t c = 0; c < count; c++)
-        pixel[first + c] = activated(centre[c], relu);
-    for (int64_t ghost = 0; ghost < g->each; ghost++) {
-        float sum[LANES];
-        for (int64_t c = 0; c < count; c++)
-            sum[c] = g->bias[ghost * m + first + c];
-        for (int64_t row = 0; row < g->size; row++)
-            for (int64_t column = 0; column < g->size; column++) {
-                const int64_t at_y = y + row - radius, at_x = x + column - radius;
-                if (at_y < 0 || at_y >= g->height || at_x < 0 || at_x >= g->width)
-                    continue;
-                const float *from = picture + (at_y * g->width + at_x) * m;
-                const float *weight = g->weight + (ghost * taps + row * g->size + column) * m + first;
-                for (int64_t c = 0; c < count; c++)
-                    sum[c] += weight[c] * activated(from[c], relu);
-            }
-        float *to = pixel + m + first * g->each + ghost;
-        const int64_t kept = (g->outputs - m - first * g->each - ghost + g->each - 1) / g->each;
-        const int64_t last = kept < count ? kept : count;
-        if (g->each == 1)
-            for (int64_t c = 0; c < last; c++)
-                to[c] = activated(sum[c], relu);
-        else
-            for (int64_t c = 0; c < last; c++)
-                to[c * g->each] = activated(sum[c], relu);
-    }
+// The taps of a kernel that lie within the image, for one pixel.
+struct window { int64_t top, bottom, left, right; };
+
+#define WIDTH 16
+#include "ghost_lanes.h"
+#define WIDTH 4
+#include "ghost_lanes.h"
+#define WIDTH 1
+#include "ghost_lanes.h"
+
+static inline __attribute__((always_inline)) void pixel(const struct ghost *g, const float *centre, float *to,
+                                                        struct window near, int64_t size, int64_t relu) {
+    int64_t c = 0;
+    for (; c + 16 <= g->channels; c += 16)
+        lanes_16(g, centre, to, near, c, size, relu);
+    for (; c + 4 <= g->channels; c += 4)
+        lanes_4(g, centre, to, near, c, size, relu);
+    for (; c < g->channels; c++)
+        lanes_1(g, centre, to, near, c, size, relu);
 }
 
+static inline int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
+static inline int64_t most(int64_t one, int64_t other) { return one > other ? one : other; }
+
+// In channels_last, an item is a band of rows of an image. Weights are (ghost of a source, tap, source), biases (ghost of
+// a source, source): channel by channel, as the maps are.
 static void band(void *context, int64_t item, void *scratch) {
     const struct ghost *g = context;
     const int64_t bands = (g->height + g->rows - 1) / g->rows, image = item / bands, top = item % bands * g->rows;
-    const int64_t bottom = top + g->rows < g->height ? top + g->rows : g->height;
+    const int64_t bottom = least(top + g->rows, g->height), size = g->size, radius = size / 2;
     for (int64_t y = top; y < bottom; y++)
         for (int64_t x = 0; x < g->width; x++) {
-            int64_t c = 0;
-            for (; c + LANES <= g->channels; c += LANES)
-                if (g->relu) lanes(g, image, y, x, c, LANES, 1); else lanes(g, image, y, x, c, LANES, 0);
-            if (c < g->channels)
-                lanes(g, image, y, x, c, g->channels - c, g->relu);
+            const int64_t at = (image * g->height + y) * g->width + x;
+            const float *centre = g->input + at * g->channels;
+            float *to = g->output + at * g->outputs;
+            const struct window near = {most(0, radius - y), least(size, g->height + radius - y), most(0, radius - x),
+                                        least(size, g->width + radius - x)};
+            const struct window whole = {0, 3, 0, 3};
+            const int inside = near.bottom - near.top == size && near.right - near.left == size;
+            if (size == 3 && inside && g->relu)
+                pixel(g, centre, to, whole, 3, 1);
+            else if (size == 3 && inside)
+                pixel(g, centre, to, whole, 3, 0);
+            else
+                pixel(g, centre, to, near, size, g->relu);
         }
 }
 
@@ -122,7 +121,21 @@ int ghost_tail(const float *input, const float *weight, const float *bias, float
                int64_t channels_last, launcher launch, int64_t threads) {
     struct ghost g = {input, weight, bias, output, shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6],
                       shape[7], 4};
-    const int64_t bands = (g.height + g.rows - 1) / g.rows;
-    return share(launch, threads, channels_last ? band : plane, &g, g.batch * (channels_last ? bands : g.channels),
-                 channels_last ? 0 : 2 * framed(&g) * (int64_t)sizeof(float));
+    if (!channels_last)
+        return share(launch, threads, plane, &g, g.batch * g.channels, 2 * framed(&g) * (int64_t)sizeof(float));
+    const int64_t bands = (g.height + g.rows - 1) / g.rows, taps = g.size * g.size, filters = g.channels * g.each;
+    float *turned = malloc(filters * (taps + 1) * sizeof(float));
+    if (!turned)
+        return 1;
+    g.weight = turned;
+    g.bias = turned + filters * taps;
+    for (int64_t c = 0; c < g.channels; c++)
+        for (int64_t ghost = 0; ghost < g.each; ghost++, weight += taps, bias++) {
+            for (int64_t tap = 0; tap < taps; tap++)
+                turned[(ghost * taps + tap) * g.channels + c] = weight[tap];
+            turned[filters * taps + ghost * g.channels + c] = *bias;
+        }
+    const int failed = share(launch, threads, band, &g, g.batch * bands, 0);
+    free(turned);
+    return failed;
 }

@@ -91,17 +91,12 @@ def by_kernel(
     size, each = weight.shape[2], weight.shape[0] // channels
     channels_last = input.stride(1) == 1
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    input = input.contiguous(memory_format=layout)
+    input, weight, bias = input.contiguous(memory_format=layout), weight.contiguous(), bias.contiguous()
     output = torch.empty((batch, out_channels, height, width), memory_format=layout)
-    weight = weight.reshape(channels, each, size * size)
-    bias = bias.view(channels, each)
-    if channels_last:  # channel by channel, as the maps are
-        weight, bias = weight.permute(1, 2, 0), bias.t()
-    weight, bias = weight.contiguous(), bias.contiguous()
     shape = (ctypes.c_int64 * 8)(batch, channels, out_channels, height, width, size, each, relu)
     launch, threads = native.team()
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (input, weight, bias, output)]
     if library.ghost_tail(*pointers, shape, ctypes.c_int64(channels_last), ctypes.c_void_p(launch),
                           ctypes.c_int64(threads)):
-        raise MemoryError("no memory for the frames of ghost_tail's maps")
+        raise MemoryError("no memory for what ghost_tail writes down on its way")
     return output

@@ -13,13 +13,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
 from leanconv.errors import unknown
-from leanconv.nn import AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d
+from leanconv.nn import AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d
 from leanconv.nn.arguments import name_of_type
 from leanconv.surgery.sites import convolutions, inside, own_layers
 from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths, watch
 from leanconv.table import Table
 
 FORMS = ("auto", "untie", "keep")
+TIED = (TiedConv2d, TiedSplitConv2d)
 WITH_NORMS = {  # layers that have norms of their own, and what `fused` makes of them
     AsymmetricConv2d: "one convolution, its branches and their norms added up",
     GhostConv2d: "its own norms folded in",
@@ -73,9 +74,10 @@ def fuse(
     ghost and split convolutions lose their norms.
 
     A norm scales each channel by its own factor, so it can't be folded into filters that blocks of channels share. A
-    tied convolution with a norm therefore takes one of two forms, of the same multiply-accumulates:
+    tied convolution with a norm therefore takes one of two forms:
 
-    * "untie": a grouped `nn.Conv2d` with the norm folded in (each block gets its own, scaled copy of the filters);
+    * "untie": a grouped `nn.Conv2d` with the norm folded in (each block gets its own, scaled copy of the filters; those
+      of a `TiedSplitConv2d` become one convolution, with up to B times their multiply-accumulates);
     * "keep": the weights stay tied, the norm stays after them: in eval mode it is one scale and shift per channel.
 
     "auto" goes by a rule fitted to `benchmarks/fused_tied.py`, for the example's size, batch and memory format: "keep"
@@ -120,7 +122,7 @@ def fuse(
     layers |= {name: norm_reason(model.get_submodule(name)) or "unchanged: it follows no convolution alone"
                for name in sorted(left)}
     folded = len(norm_paths(model)) - len(norm_paths(fused))
-    tied_layers = [step for step in steps if isinstance(model.get_submodule(step.layer), TiedConv2d)]
+    tied_layers = [step for step in steps if isinstance(model.get_submodule(step.layer), TIED)]
     kept = tuple(step.layer for step in tied_layers if step.norm and not step.folds)
     fused.fusion = Fusion(layers, folded, kept, error, difference(model, fused, example))  # type: ignore[assignment]
     return fused
@@ -139,7 +141,7 @@ class Step:
 def fusion_steps(model: nn.Module, example: Tensor, tied: str | Collection[str]) -> list[Step]:
     """One step for each plain convolution of a model and each layer of ours that has an inference form."""
     kept = () if isinstance(tied, str) else tied
-    known = (nn.Conv2d, TiedConv2d, *WITH_NORMS)
+    known = (nn.Conv2d, *TIED, *WITH_NORMS)
     layers = {site.name: site.module for site in convolutions(model) if type(site.module) in known}
     flow = watch(model, example)
     norms, steps = norm_after(model, flow, layers), []
@@ -170,8 +172,10 @@ def faster_kept(layer: Any, output: Tensor) -> bool:
 
     It is for 1x1 kernels in NCHW, where grouped convolutions are slow and products of matrices aren't; and where the
     filters, repeated for each block, would outweigh the output. A strided one in channels_last is computed with
-    repeated filters even when it is tied.
+    repeated filters even when it is tied. Parallel splits are several convolutions, of which untying makes one.
     """
+    if isinstance(layer, TiedSplitConv2d):
+        return False
     channels_last = output.is_contiguous(memory_format=torch.channels_last)
     if layer.conv.kernel_size == (1, 1) and not channels_last:
         return True
@@ -198,7 +202,7 @@ def carry_out(model: nn.Module, steps: list[Step]) -> nn.Module:
     """Folds the norms of a model, in place as far as it isn't a single layer."""
     for step in steps:
         layer = plain = model.get_submodule(step.layer)
-        if takes_form(layer) or (step.folds and isinstance(layer, TiedConv2d)):
+        if takes_form(layer) or (step.folds and isinstance(layer, TIED)):
             plain = layer.fused()  # type: ignore[operator]
         if step.folds and step.norm is not None:
             norm = model.get_submodule(step.norm)
