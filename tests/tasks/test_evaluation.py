@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from leanconv.tasks import Result, evaluate, load_model, open_data, train
+from leanconv.tasks import Result, evaluate, load_model, open_data, save_model, train
 
 
 def test_a_finished_training_is_tested_as_it_was(finished):
@@ -85,6 +85,15 @@ def test_overrides_are_keys_of_the_recipe(finished):
 def test_any_batch_size_will_do_whatever_the_training_needed(quick, tmp_path):
     train(dataclasses.replace(quick, epochs=1, mixup=0.4, cutmix=1.0), tmp_path)
     assert evaluate(tmp_path, batch_size=7).images == 48
+
+
+def test_how_a_training_varied_its_images_does_not_matter(finished, quick, tmp_path):
+    """Some of it would need a folder of pictures."""
+    network, config = load_model(finished / "model.safetensors")
+    varied = {"crop_area": [0.5, 1.0], "rand_augment": "rand-m7", "erasing": 0.4, "mean": [0.5] * 3, "std": [0.2] * 3}
+    config["recipe"] = {**config["recipe"], **varied, "data": "imagefolder:gone"}
+    save_model(tmp_path / "model.safetensors", network, config)
+    assert evaluate(tmp_path, quick.data).loss == evaluate(finished).loss
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

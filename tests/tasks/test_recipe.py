@@ -5,8 +5,6 @@ import pytest
 
 from leanconv.tasks import Recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-
 
 def test_a_saved_recipe_loads_as_it_was(tmp_path):
     recipe = Recipe(operator="tied:blocks=2", schedule="steps", decay_epochs=(3, 5), weights=Path("a.safetensors"))
@@ -52,14 +50,27 @@ def test_every_key_is_explained():
     assert [name for name in names if f"\n        {name}: " not in documentation] == []
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_published_recipes_parse(path):
-    assert Recipe.load(path).epochs >= 1
+def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.load("imagenet_tied_resnet50", data="imagefolder:here", workers=2)
+    assert (recipe.model, recipe.epochs, recipe.data, recipe.workers) == (
+        "tied_resnet50", 100, "imagefolder:here", 2
+    )
 
 
-def test_recipes_are_there():
-    assert {path.stem for path in RECIPES} >= {"digits", "cifar10", "imagenet"}
+def test_an_unknown_name_tells_the_nearest():
+    with pytest.raises(ValueError, match="unknown recipe 'imagenet_tied': did you mean 'imagenet_tied_resnet50'"):
+        Recipe.load("imagenet_tied")
+
+
+def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits").write_text("epochs: 3\n")
+    assert Recipe.load("digits").epochs == 3
+    Path("digits").unlink()
+    Path("digits").mkdir()
+    assert Recipe.load("digits") == Recipe()
 
 
 def test_the_recipe_of_the_digits_is_the_default():
-    assert Recipe.load(next(path for path in RECIPES if path.stem == "digits")) == Recipe()
+    assert Recipe.load("digits") == Recipe()

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 import leanconv
 from leanconv import surgery
 from leanconv.measure import Setting
+from leanconv.models.weights import owned, put
 from leanconv.tasks.data.images import ImageInfo
 from leanconv.tasks.files import write
 from leanconv.tasks.networks import build_network
@@ -55,9 +55,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], config: Mappin
     """Does what `save_model` does, with the tensors of a state dict."""
     if missing := [key for key in KEYS if key not in config]:
         raise ValueError(f"config must have the keys {', '.join(KEYS)}, got none for {', '.join(missing)}")
-    # A clone each: safetensors refuses tensors that share memory, as those of shared modules do.
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    write(Path(path), save(own, {"leanconv": json.dumps(config)}))
+    write(Path(path), save(owned(tensors), {"leanconv": json.dumps(config)}))
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -121,24 +119,7 @@ def load_weights(path: str | Path, network: nn.Module) -> None:
     Raises:
         ValueError: tensors are missing, left over or of another shape; the message lists them.
     """
-    tensors = read(path)[1]
-    wanted = network.state_dict()
-    misfits = {
-        "missing": [name for name in wanted if name not in tensors],
-        "left over": [name for name in tensors if name not in wanted],
-        "of another shape": [
-            f"{name} {list(tensors[name].shape)} for {list(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ],
-    }
-    if found := [f"{len(names)} {what} ({shortened(names)})" for what, names in misfits.items() if names]:
-        raise ValueError(f"the tensors in {path} must be those of the network, got {', '.join(found)}")
-    network.load_state_dict(tensors)
-
-
-def shortened(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    put(network, read(path)[1], path)
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -36,7 +36,7 @@ class Classification(LightningModule):
         self.network = network.to(memory_format=self.layout)
         self.recipe = recipe
         self.updates = math.ceil(steps / recipe.accumulate)
-        self.undecayed = {name for name, parameter in self.named_parameters() if parameter.ndim <= 1}
+        self.weights = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
         self.losses = MeanMetric(nan_strategy="disable")  # a loss that is not a number shall be seen
         self.scores = scores(num_classes)
         self.tested: dict[str, float] = {}
@@ -80,25 +80,34 @@ class Classification(LightningModule):
         scheduler, _ = create_scheduler_v2(
             optimizer,
             SCHEDULES[self.recipe.schedule],
-            num_epochs=self.recipe.epochs,
+            num_epochs=self.recipe.epochs - self.recipe.cooldown_epochs,
+            min_lr=self.recipe.min_lr,
+            cooldown_epochs=self.recipe.cooldown_epochs,
             decay_milestones=list(self.recipe.decay_epochs),
             decay_rate=self.recipe.decay_rate,
             warmup_epochs=self.recipe.warmup_epochs,
-            warmup_lr=self.recipe.lr / 100,
+            warmup_lr=self.recipe.lr / 100 if self.recipe.warmup_lr is None else self.recipe.warmup_lr,
             step_on_epochs=False,
             updates_per_epoch=self.updates,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """Weights, which decay, and biases with the parameters of norms, which don't.
+        """Parameters with the same weight decay and the same learning rate.
 
         By name, not by shape as timm's own filter does it: FSDP flattens what it shards.
         """
-        parameters = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                decays = self.recipe.weight_decay_all or name in self.weights
+                is_bias = name.rpartition(".")[2] == "bias"
+                key = (self.recipe.weight_decay if decays else 0.0, self.recipe.bias_lr if is_bias else 1.0)
+                groups.setdefault(key, []).append(parameter)
+        # timm's schedules multiply the learning rate of a group by its lr_scale.
         return [
-            {"params": [parameter for name, parameter in parameters if name not in self.undecayed]},
-            {"params": [parameter for name, parameter in parameters if name in self.undecayed], "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+            for (decay, scale), parameters in groups.items()
         ]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

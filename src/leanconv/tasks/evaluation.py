@@ -18,14 +18,17 @@ from leanconv.tasks.data.loading import Draws
 from leanconv.tasks.data.sources import prepared_for
 from leanconv.tasks.devices import chosen_accelerator
 from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.rules import FOR_FOLDERS
 from leanconv.tasks.run_folder import MODEL
 from leanconv.tasks.scores import scores
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# A test is one process, whatever the training was, and needs no batches that can be paired or shared out.
-TESTED = {"augment": False, "devices": 1, "num_nodes": 1, "strategy": "auto", "mixup": 0.0, "cutmix": 0.0}
+# A test is one process, whatever the training was, and needs no batches that can be paired or shared out. Its images
+# aren't varied, and are normalised as the checkpoint says.
+TRAINING_ONLY = ("devices", "num_nodes", "strategy", "mixup", "cutmix", "mean", "std", *FOR_FOLDERS)
+TESTED = {"augment": False, **{key: getattr(Recipe, key) for key in TRAINING_ONLY}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning.pytorch.utilities import rank_zero_only
+
 CHATTER = ("lightning.pytorch", "lightning.fabric")
 NOISE = (
     "The '.*_dataloader' does not have many workers",  # how many is the recipe's choice
@@ -44,3 +46,8 @@ def ctrl_c_raises() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first of those that train together, and speaks for all of them."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]

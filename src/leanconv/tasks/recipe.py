@@ -12,6 +12,8 @@ from leanconv.errors import unknown
 from leanconv.tasks.files import write
 from leanconv.tasks.rules import check, converted
 
+CARRIED = Path(__file__).parents[1] / "recipes"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -24,16 +26,23 @@ class Recipe:
         data: Source of images: digits, cifar10, cifar100, fashion-mnist, imagefolder:PATH or arrays:FILE.npz.
         data_root: Folder that holds downloaded data sets; by default one in the user's cache.
         image_size: Height and width in pixels that the network sees; by default the source's own.
+        mean: Taken off each channel, with pixels in 0..1; by default the source's own, ImageNet's for folders.
+        std: Divides each channel after that; by default as the mean is.
         epochs: Passes over the training images.
         batch_size: Images per step, over all processes together.
         optimizer: Name of a timm optimiser: "sgd" is with Nesterov momentum, "momentum" without.
         lr: Highest learning rate, after the warm-up.
         momentum: Of the optimiser, where it has one.
         weight_decay: Of the weights; biases and the parameters of norms are left out.
-        schedule: Course of the learning rate after the warm-up: cosine to 0, steps or constant.
+        weight_decay_all: Whether biases and the parameters of norms decay too.
+        bias_lr: Learning rate of the biases, those of norms too, in multiples of that of the weights.
+        schedule: Course of the learning rate after the warm-up: cosine, steps or constant.
+        min_lr: With the schedule "cosine", the learning rate at its end.
+        cooldown_epochs: With the schedule "cosine", epochs after its end, at its last rate, counted among the epochs.
         decay_epochs: With the schedule "steps", the epochs after which the learning rate is multiplied.
         decay_rate: With the schedule "steps", the factor.
         warmup_epochs: Epochs over which the learning rate rises, counted among the epochs.
+        warmup_lr: Learning rate at the start of the warm-up; by default a hundredth of the highest.
         label_smoothing: Share of the target that is spread over all classes.
         mixup: Alpha of mixup; 0 is off.
         cutmix: Alpha of CutMix; 0 is off. With mixup on too, each batch gets one or the other.
@@ -41,6 +50,12 @@ class Recipe:
         precision: Numbers used in training: fp32, or bf16 where autocast deems it safe.
         accumulate: Steps whose gradients are summed up to one update.
         augment: Whether the training images are varied at random, as is usual for the source.
+        crop_area: Smallest and largest share of a picture that a random crop takes; for folders, as the next four.
+        crop_aspect: Smallest and largest width of such a crop in multiples of its height.
+        color_jitter: Brightness, contrast and saturation change by up to this share; 0 is off.
+        rand_augment: RandAugment in timm's notation, as "rand-m7-mstd0.5-inc1"; empty is off.
+        erasing: Probability that parts of an image are replaced by noise; 0 is off.
+        erasing_count: Parts of an image that are replaced, at most.
         bad_images: What to do about files of a folder that can't be read: skip, refuse, or leave them unchecked.
         workers: Processes that prepare images, for each training process; 0 prepares them in the process itself.
         accelerator: Where to train: auto (a GPU if there is one), cpu or gpu.
@@ -70,16 +85,23 @@ class Recipe:
     data: str = "digits"
     data_root: Path | None = None
     image_size: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     epochs: int = 8
     batch_size: int = 64
     optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    weight_decay_all: bool = False
+    bias_lr: float = 1.0
     schedule: str = "cosine"
+    min_lr: float = 0.0
+    cooldown_epochs: int = 0
     decay_epochs: tuple[int, ...] = ()
     decay_rate: float = 0.1
     warmup_epochs: int = 1
+    warmup_lr: float | None = None
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -87,6 +109,12 @@ class Recipe:
     precision: str = "fp32"
     accumulate: int = 1
     augment: bool = True
+    crop_area: tuple[float, ...] = (0.08, 1.0)
+    crop_aspect: tuple[float, ...] = (0.75, 1.3333)
+    color_jitter: float = 0.0
+    rand_augment: str = ""
+    erasing: float = 0.0
+    erasing_count: int = 1
     bad_images: str = "skip"
     workers: int = 0
     accelerator: str = "auto"
@@ -123,18 +151,22 @@ class Recipe:
         return cls(**values)
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> Self:
+    def load(cls, source: str | Path, **overrides: Any) -> Self:
         """Reads a recipe from YAML; keys that the file lacks have their defaults.
 
         Args:
-            path: of the file.
+            source: path of the file, or the name of a recipe that leanconv carries (`recipe_names`).
             overrides: values that take the place of the file's.
 
         Raises:
-            ValueError: the file isn't there or isn't a recipe; a key or a value is wrong.
+            ValueError: there is no such file or name, or the file isn't a recipe; a key or a value is wrong.
+
+        >>> Recipe.load("cifar10_resnet20", seed=1).epochs
+        164
         """
+        path = found(Path(source))
         try:
-            values = yaml.safe_load(Path(path).read_text())
+            values = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ValueError(f"cannot read the recipe {path}: {error}") from error
         values = {} if values is None else values
@@ -156,3 +188,25 @@ class Recipe:
             key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+
+
+def recipe_names() -> list[str]:
+    """The recipes that leanconv carries: one for each published training that it knows.
+
+    >>> [name for name in recipe_names() if name.startswith("imagenet_ddf")]
+    ['imagenet_ddf_resnet50', 'imagenet_ddf_resnet50_released']
+    """
+    return sorted(path.stem for path in CARRIED.glob("*.yaml"))
+
+
+def found(source: Path) -> Path:
+    """The file at a path or, for a single word that is no file, the recipe of that name.
+
+    Raises:
+        ValueError: there is no recipe of that name.
+    """
+    if len(source.parts) != 1 or source.suffix in (".yaml", ".yml") or source.is_file():
+        return source
+    if source.name not in (names := recipe_names()):
+        raise unknown("recipe", source.name, names)
+    return CARRIED / f"{source.name}.yaml"

@@ -26,18 +26,29 @@ COMMON_OPTIMIZERS = ("sgd", "momentum", "adamw")  # known without importing timm
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("named", lambda name: name != ""),
     "image_size": ("at least 1", lambda size: size is None or size >= 1),
+    "mean": ("from 0 to 1", lambda means: all(0 <= mean <= 1 for mean in means)),
+    "std": ("above 0", lambda stds: all(0 < std < float("inf") for std in stds)),
     "epochs": ("at least 1", lambda count: count >= 1),
     "batch_size": ("at least 1", lambda count: count >= 1),
     "lr": ("above 0", lambda rate: 0 < rate < float("inf")),
     "momentum": ("at least 0 and below 1", lambda share: 0 <= share < 1),
     "weight_decay": ("at least 0", lambda decay: 0 <= decay < float("inf")),
+    "bias_lr": ("above 0", lambda factor: 0 < factor < float("inf")),
+    "min_lr": ("at least 0", lambda rate: rate >= 0),
+    "cooldown_epochs": ("at least 0", lambda count: count >= 0),
     "decay_epochs": ("rising, from 1", lambda epochs: all(a < b for a, b in zip((0, *epochs), epochs, strict=False))),
     "decay_rate": ("above 0 and at most 1", lambda rate: 0 < rate <= 1),
     "warmup_epochs": ("at least 0", lambda count: count >= 0),
+    "warmup_lr": ("at least 0", lambda rate: rate is None or rate >= 0),
     "label_smoothing": ("at least 0 and below 1", lambda share: 0 <= share < 1),
     "mixup": ("at least 0", lambda alpha: 0 <= alpha < float("inf")),
     "cutmix": ("at least 0", lambda alpha: 0 <= alpha < float("inf")),
     "ema": ("at least 0 and below 1", lambda decay: 0 <= decay < 1),
+    "crop_area": ("two rising shares above 0 and at most 1", lambda areas: rising_pair(areas) and areas[1] <= 1),
+    "crop_aspect": ("two rising numbers above 0", lambda aspects: rising_pair(aspects)),
+    "color_jitter": ("from 0 to 1", lambda share: 0 <= share <= 1),
+    "erasing": ("from 0 to 1", lambda probability: 0 <= probability <= 1),
+    "erasing_count": ("at least 1", lambda count: count >= 1),
     "accumulate": ("at least 1", lambda count: count >= 1),
     "workers": ("at least 0", lambda count: count >= 0),
     "devices": ("at least 1", lambda count: count >= 1),
@@ -46,13 +57,20 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": ("at least 0", lambda seed: seed >= 0),
 }
 
+FOR_FOLDERS = ("crop_area", "crop_aspect", "color_jitter", "rand_augment", "erasing")  # what varies pictures in files
+
+
+def rising_pair(numbers: tuple[float, ...]) -> bool:
+    return len(numbers) == 2 and 0 < numbers[0] <= numbers[1] < float("inf")
+
 
 def converted(key: str, hint: str, value: Any) -> Any:
     """A value in its strict form: a list as a tuple, a string as a path, a whole number as a float.
 
     Args:
         key: of the recipe.
-        hint: the type in source form: "int", "float", "bool", "str", "int | None", "Path | None", "tuple[int, ...]".
+        hint: the type in source form: "int", "float", "bool", "str", "int | None", "Path | None", "tuple[int, ...]",
+            "tuple[float, ...]".
         value: what came.
 
     Raises:
@@ -77,6 +95,8 @@ def converted(key: str, hint: str, value: Any) -> Any:
             return Path(value)
         case "tuple[int, ...]", list() | tuple() if all(type(item) is int for item in value):
             return tuple(value)
+        case "tuple[float, ...]", list() | tuple():
+            return tuple(converted(key, "float", item) for item in value)
     raise ValueError(f"recipe key {key!r} must be of type {hint}, got {value!r}")
 
 
@@ -95,6 +115,7 @@ def check(recipe: Recipe) -> None:
     check_source(recipe.data)
     check_operator(recipe.operator)
     check_optimizer(recipe.optimizer)
+    check_rand_augment(recipe.rand_augment)
     check_together(recipe)
 
 
@@ -122,12 +143,47 @@ def check_optimizer(name: str) -> None:
             raise unknown("optimizer", name, names)
 
 
+def check_rand_augment(description: str) -> None:
+    if description:
+        from timm.data.auto_augment import rand_augment_transform
+
+        try:
+            rand_augment_transform(description, {"translate_const": 1})  # earlier versions of timm need some parameter
+        except (AssertionError, ValueError, KeyError) as error:
+            raise ValueError(
+                "recipe key 'rand_augment' must be in timm's notation, such as 'rand-m7-mstd0.5-inc1', "
+                f"got {description!r}"
+            ) from error
+
+
 def check_together(recipe: Recipe) -> None:
     """The rules that look at more than one key."""
     if recipe.warmup_epochs > recipe.epochs:
         raise ValueError(
             f"recipe key 'warmup_epochs' must be at most epochs ({recipe.epochs}), got {recipe.warmup_epochs}"
         )
+    if recipe.warmup_lr is not None and recipe.warmup_lr > recipe.lr:
+        raise ValueError(f"recipe key 'warmup_lr' must be at most lr ({recipe.lr}), got {recipe.warmup_lr}")
+    if recipe.min_lr > recipe.lr:
+        raise ValueError(f"recipe key 'min_lr' must be at most lr ({recipe.lr}), got {recipe.min_lr}")
+    for key in ("min_lr", "cooldown_epochs"):
+        if (value := getattr(recipe, key)) and recipe.schedule != "cosine":
+            raise ValueError(f"recipe key {key!r} needs the schedule 'cosine', got {value} for {recipe.schedule!r}")
+    if recipe.cooldown_epochs and recipe.warmup_epochs + recipe.cooldown_epochs >= recipe.epochs:
+        raise ValueError(
+            f"recipe key 'cooldown_epochs' must leave some of the {recipe.epochs} epochs after {recipe.warmup_epochs} "
+            f"of warm-up, got {recipe.cooldown_epochs}"
+        )
+    if len(recipe.mean) != len(recipe.std):
+        raise ValueError(f"recipe keys 'mean' and 'std' must have equal lengths, got {recipe.mean} and {recipe.std}")
+    if recipe.rand_augment and recipe.color_jitter:
+        raise ValueError(f"recipe key 'color_jitter' must be 0 with rand_augment, got {recipe.color_jitter}")
+    for key in FOR_FOLDERS:
+        if getattr(recipe, key) != getattr(type(recipe), key) and not recipe.data.startswith("imagefolder:"):
+            raise ValueError(
+                f"recipe key {key!r} needs data of the form 'imagefolder:PATH', got {getattr(recipe, key)!r} for "
+                f"{recipe.data!r}"
+            )
     if recipe.decay_epochs and recipe.schedule != "steps":
         raise ValueError(f"recipe key 'decay_epochs' needs the schedule 'steps', got {recipe.schedule!r}")
     if recipe.schedule == "steps" and not recipe.decay_epochs:

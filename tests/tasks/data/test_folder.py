@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import torch
 from PIL import Image
 
 from leanconv.tasks import Recipe, open_data
-from leanconv.tasks.data import UnreadableImage
+from leanconv.tasks.data import UnreadableImage, loader
+from leanconv.tasks.data.loading import Draws
 
 
 def fill(folder: Path, count: int, value: int) -> None:
@@ -145,3 +147,100 @@ def test_real_flowers():
     images, _ = data.test.batch(range(0, 240, 10))
     assert abs(images.mean().item()) < 1
     assert np.isfinite(images.numpy()).all()
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Path:
+    """Pictures of 48×48 whose red rises to the right from 0 to 235, and whose green does downwards."""
+    down, right = np.indices((48, 48)) * 5
+    pixels = np.stack([right, down, np.full_like(down, 100)], 2).astype(np.uint8)
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(50):
+            Image.fromarray(pixels).save(tmp_path / name / f"{index:02}.png")
+    return tmp_path
+
+
+def raw(recipe: Recipe) -> torch.Tensor:
+    """The training images before they are normalised, in 0..255."""
+    data = open_data(recipe)
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    images, _ = data.train.batch(range(len(data.train)))
+    return 255 * (images * torch.tensor(data.std)[:, None, None] + torch.tensor(data.mean)[:, None, None])
+
+
+def extents(images: torch.Tensor) -> torch.Tensor:
+    """How far red reaches across each image and green down it, as shares of the picture [N, 2]."""
+    return (images[:, :2].amax((2, 3)) - images[:, :2].amin((2, 3))) / 235
+
+
+def test_crops_have_the_area_and_the_aspect_of_the_recipe(ramp):
+    quarter = extents(raw(recipe_for(ramp, crop_area=(0.25, 0.25), crop_aspect=(1, 1))))
+    assert quarter.sub(0.5).abs().max() < 0.05
+    wide = extents(raw(recipe_for(ramp, crop_area=(0.5, 0.5), crop_aspect=(2, 2))))
+    assert wide[:, 0].sub(1).abs().max() < 0.05
+    assert wide[:, 1].sub(0.5).abs().max() < 0.05
+    areas = extents(raw(recipe_for(ramp))).prod(1)
+    assert areas.min() < 0.3
+    assert areas.max() > 0.7
+
+
+def test_colours_vary_as_far_as_the_recipe_says(ramp):
+    def blue(**values) -> torch.Tensor:
+        return raw(recipe_for(ramp, **values))[:, 2]
+
+    assert blue().round().unique().tolist() == [100]
+    varied = blue(color_jitter=0.4)
+    assert len(varied.mean((1, 2)).round().unique()) > 40
+    assert varied.mean((1, 2)).std() > 8
+
+
+def test_randaugment_is_timms(ramp):
+    plain, augmented = (
+        open_data(recipe_for(ramp, rand_augment=description)).train.prepare.transforms
+        for description in ("", "rand-m7-mstd0.5-inc1")
+    )
+    added = [transform for transform in augmented if type(transform) not in map(type, plain)]
+    assert [type(transform).__name__ for transform in added] == ["RandAugment"]
+    assert {operation.magnitude for operation in added[0].ops} == {7}
+    assert {operation.magnitude_std for operation in added[0].ops} == {0.5}
+    assert not torch.equal(raw(recipe_for(ramp, rand_augment="rand-m7-mstd0.5-inc1")), raw(recipe_for(ramp)))
+
+
+def test_parts_of_training_images_are_erased(ramp):
+    whole = {"crop_area": (1, 1), "crop_aspect": (1, 1)}
+
+    def erased(**values) -> torch.Tensor:
+        """The share of each image whose blue isn't that of the pictures."""
+        return raw(recipe_for(ramp, **whole, **values))[:, 2].sub(100).abs().gt(1).float().mean((1, 2))
+
+    assert erased().max() == 0
+    some = erased(erasing=0.4)
+    assert 0.25 < some.gt(0).float().mean() < 0.55
+    assert some.max() < 0.4
+    assert erased(erasing=1.0).min() > 0
+    assert erased(erasing=1.0, augment=False).max() == 0
+    data = open_data(recipe_for(ramp, erasing=1.0))
+    assert data.test.batch(range(len(data.test)))[0][:, 2].unique().numel() == 1
+    for count in (1, 3):
+        assert open_data(recipe_for(ramp, erasing=1.0, erasing_count=count)).train.erase.max_count == count
+
+
+def test_the_recipe_normalises(flat):
+    data = open_data(recipe_for(flat, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.125)))
+    assert (data.mean, data.std) == ((0.5, 0.4, 0.3), (0.5, 0.25, 0.125))
+    torch.testing.assert_close(data.test[0][0][0], torch.full((24, 24), (50 / 255 - 0.5) / 0.5))
+    with pytest.raises(ValueError, match="'mean' must be empty or have 3 numbers, one a channel"):
+        open_data(recipe_for(flat, mean=(0.5,), std=(0.5,)))
+
+
+def test_what_varies_images_comes_from_the_seed_of_the_batch(ramp):
+    recipe = recipe_for(ramp, rand_augment="rand-m7-mstd0.5-inc1", erasing=0.5, erasing_count=3, crop_area=(0.5, 1))
+
+    def batch(seed: int) -> torch.Tensor:
+        return next(iter(loader(open_data(recipe).train, Draws(80, 16, training=False, seed=seed))))[0]
+
+    assert torch.equal(batch(1), batch(1))
+    assert not torch.equal(batch(1), batch(2))

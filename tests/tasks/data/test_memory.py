@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from leanconv.tasks import Recipe, open_data
 from leanconv.tasks.data.memory import resized, statistics
 
 
@@ -22,3 +23,12 @@ def test_resizing_is_bilinear():
     expected = F.interpolate(images.double(), (4, 4), mode="bilinear", antialias=True)
     assert (resized(images, 4).double() - expected).abs().max() <= 1
     assert torch.equal(resized(images, 8), images)
+
+
+def test_the_recipe_normalises():
+    data = open_data(Recipe(limit=20, mean=(0.5,), std=(0.25,)))
+    images, _ = data.test.batch([0, 1])
+    torch.testing.assert_close(images, (data.test.pixels([0, 1]) / 255 - 0.5) / 0.25)
+    assert (data.info.mean, data.info.std) == ((0.5,), (0.25,))
+    with pytest.raises(ValueError, match=r"'mean' must be empty or have 1 numbers, .* got \(0.5, 0.5, 0.5\)"):
+        open_data(Recipe(limit=20, mean=(0.5,) * 3, std=(0.5,) * 3))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from leanconv.tasks.data.images import ImageData, ImageSet
+from leanconv.tasks.data.images import ImageData, ImageSet, normalisation
 from leanconv.tasks.data.pictures import SUFFIXES, open_picture
 from leanconv.tasks.data.screening import screen
 from leanconv.tasks.data.splitting import limited, stratified_split
@@ -45,6 +45,7 @@ class FileImages(ImageSet):
         mean: of each channel, taken off.
         std: of each channel, divided by.
         prepare: makes a uint8 tensor [3, size, size] of an RGB picture.
+        erase: replaces parts of normalised images [N, 3, size, size]; None for none.
     """
 
     def __init__(
@@ -53,26 +54,34 @@ class FileImages(ImageSet):
         mean: Sequence[float],
         std: Sequence[float],
         prepare: Callable[[Image], Tensor],
+        erase: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(files.labels, mean, std)
         self.paths = files.paths
         self.prepare = prepare
+        self.erase = erase
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
         return torch.stack([self.prepare(open_picture(self.paths[index])) for index in indices])
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        images, labels = super().batch(indices)
+        return images if self.erase is None else self.erase(images), labels
 
 
 def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
     """Opens `imagefolder:PATH`: PATH/train and PATH/val (or valid, or test), or one folder of class folders.
 
     Without a folder to test on, a fifth of each class is split off, always the same. Training images are cropped at
-    random and mirrored, test images cropped at the centre, by timm's transforms with ImageNet's statistics.
+    random, mirrored and varied as the recipe says, test images cropped at the centre, by timm's transforms; without a
+    mean and deviation in the recipe, ImageNet's hold.
 
     Raises:
         ValueError: the folder isn't there, holds no images or one class only, or a test class isn't a training class;
             all training images of a class are unreadable; `bad_images` is "refuse" and a file can't be read.
     """
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+    from timm.data.random_erasing import RandomErasing
 
     root = Path(recipe.data.partition(":")[2]).expanduser()
     classes, train, test = found(root)
@@ -91,9 +100,20 @@ def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
     if lost := [classes[label] for label in wanted if label not in train.labels]:
         raise ValueError(f"each class in {root} must hold readable training images, got none in {', '.join(lost)}")
     size = recipe.image_size or IMAGE_SIZE
-    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    mean, std = normalisation(recipe, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     central = create_transform(size, interpolation="bicubic", normalize=False)
-    varied = create_transform(size, is_training=True, color_jitter=0.0, interpolation="bicubic", normalize=False)
+    varied = create_transform(
+        size,
+        is_training=True,
+        scale=recipe.crop_area,
+        ratio=recipe.crop_aspect,
+        color_jitter=recipe.color_jitter,
+        auto_augment=recipe.rand_augment or None,
+        mean=mean,
+        interpolation="bicubic",
+        normalize=False,
+    )
+    erase = RandomErasing(recipe.erasing, mode="pixel", max_count=recipe.erasing_count, device="cpu")
     return ImageData(
         num_classes=len(classes),
         in_chans=3,
@@ -101,7 +121,7 @@ def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
         mean=mean,
         std=std,
         classes=classes,
-        train=FileImages(train, mean, std, varied if recipe.augment else central),
+        train=FileImages(train, mean, std, *((varied, erase) if recipe.augment else (central,))),
         test=FileImages(test, mean, std, central),
         description=f"{root.name}: {len(train.paths)} training and {len(test.paths)} test images, "
         f"3×{size}×{size}, {len(classes)} classes",

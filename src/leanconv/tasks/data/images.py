@@ -6,10 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from leanconv.tasks.recipe import Recipe
 
 
 class UnreadableImage(ValueError):
@@ -121,3 +125,19 @@ class ImageData(ImageInfo):
     def info(self) -> ImageInfo:
         """All but the images: small, and what a checkpoint keeps."""
         return ImageInfo(**{name: getattr(self, name) for name in ImageInfo.__dataclass_fields__})
+
+
+def normalisation(
+    recipe: Recipe, mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and deviation of each channel that a recipe gives or, where it gives none, the source's own.
+
+    Raises:
+        ValueError: the recipe's are for another number of channels.
+    """
+    if not recipe.mean:
+        return tuple(mean), tuple(std)
+    if len(recipe.mean) != len(mean):
+        rule = f"must be empty or have {len(mean)} numbers, one a channel"
+        raise ValueError(f"recipe key 'mean' {rule}, got {recipe.mean}")
+    return recipe.mean, recipe.std

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leanconv.tasks.data.augmentation import ShiftAndFlip
-from leanconv.tasks.data.images import ArrayImages, ImageData
+from leanconv.tasks.data.images import ArrayImages, ImageData, normalisation
 from leanconv.tasks.data.splitting import limited, stratified_split
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def image_data(
     """Makes a data set of arrays: split if need be, limited, resized, with shifts by an eighth of the size.
 
     Args:
-        recipe: says `image_size`, `limit` and `augment`.
+        recipe: says `image_size`, `limit`, `augment`, and `mean` and `std` where they aren't the images' own.
         train: to train on; to split, when `test` is None.
         test: to test on.
         classes: the name of each class.
@@ -64,7 +64,7 @@ def image_data(
         raise ValueError(f"image_size must be given for images that aren't square, got {height}×{width} images")
     train_images, train_labels = tensors(train, size or height, recipe.limit)
     test_images, test_labels = tensors(test, size or height, recipe.limit)
-    mean, std = statistics(train_images)
+    mean, std = normalisation(recipe, *statistics(train_images))
     vary = ShiftAndFlip(padding=max(1, train_images.shape[-1] // 8), flip=flip) if recipe.augment else None
     counts = f"{len(train_labels)} training and {len(test_labels)} test images"
     shape = "×".join(map(str, train_images.shape[1:]))

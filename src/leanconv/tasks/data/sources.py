@@ -22,7 +22,8 @@ def open_data(recipe: Recipe, *, progress: bool = True) -> ImageData:
     """Opens the images that a recipe names, to train and to test on.
 
     Args:
-        recipe: its keys `data`, `data_root`, `image_size`, `limit`, `augment` and `bad_images` count.
+        recipe: its keys `data`, `data_root`, `image_size`, `mean`, `std`, `limit`, `bad_images`, `augment` and those
+            that say how to vary the images count.
         progress: whether a progress bar may be shown, when checking a folder takes long.
 
     Raises:
