@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/leanconv compare
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto
 
 quick: setup
 	$(BIN)/python -m pytest -m "not slow"

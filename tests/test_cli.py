@@ -14,14 +14,16 @@ from torch import nn
 
 import leanconv
 from leanconv.cli import app, main
-from leanconv.cli_options import split_operators
+from leanconv.cli.output import watched
+from leanconv.cli.words import default_of, split_operators
 from leanconv.models import create
 from leanconv.surgery import Plan, fuse
 from leanconv.tasks import Recipe, load_model, save_model
 from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
+from leanconv.tasks.recipe import recipe_names
 
-COMMANDS = ["ops", "models", "plan", "swap", "profile", "train", "eval", "compare", "fuse"]
+COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eval", "compare", "fuse"]
 INFO = ImageInfo(
     num_classes=10, in_chans=1, image_size=16, mean=(0.5,), std=(0.25,), classes=tuple(map(str, range(10)))
 )
@@ -93,7 +95,7 @@ def test_every_recipe_key_is_an_option_with_its_default(command):
             continue
         [line] = [line for line in lines if line.startswith(f"--{field.name.replace('_', '-')} ")]
         if field.default not in (None, "", ()):
-            assert f"[default: {field.default}]" in line
+            assert f"[default: {default_of(field.default)}]" in line
 
 
 def help_lines(command):
@@ -107,13 +109,48 @@ def help_lines(command):
     return [line.strip("│ ") for line in text.getvalue().splitlines()]
 
 
-def test_ops_and_models_are_listed(capsys):
+def test_ops_are_listed(capsys):
     text = output(capsys, "ops")
     assert "tied " in text
     assert "blocks=2" in text
     assert "dense" in text
-    assert set(output(capsys, "models").split()) >= {"cifar_resnet20", "cifar_resnet32"}
-    assert output(capsys, "models", "resnet1?").split() == ["resnet18"]
+
+
+def test_models_are_listed_with_their_costs(capsys):
+    random = torch.random.get_rng_state()
+    head, _, *rows = output(capsys, "models", "cifar_resnet[23]?").splitlines()
+    assert head.split() == ["model", "params", "(k)", "MACs", "(M)", "input", "what", "it", "is", "arXiv"]
+    assert [row.split() for row in rows] == [
+        ["cifar_resnet20", "269.7", "40.55", "3×32×32", "ResNet-20", "for", "CIFAR", "1512.03385"],
+        ["cifar_resnet32", "464.2", "68.86", "3×32×32", "ResNet-32", "for", "CIFAR", "1512.03385"],
+    ]
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert "11.69      1.814   3×224×224   Constructs a ResNet-18 model" in output(capsys, "models", "resnet1?")
+
+
+def test_models_are_listed_by_name_only(capsys):
+    assert set(output(capsys, "models", "--no-costs").split()) >= {"cifar_resnet20", "cifar_resnet32"}
+    assert output(capsys, "models", "resnet1?", "--no-costs").split() == ["resnet18"]
+
+
+def test_recipes_are_listed(capsys):
+    head, _, *rows, note = output(capsys, "recipes").splitlines()
+    assert head.split() == ["recipe", "model", "operator", "data", "epochs"]
+    assert [row.split()[0] for row in rows] == recipe_names()
+    assert ["cifar10_resnet20", "cifar_resnet20", "dense", "cifar10", "164"] in [row.split() for row in rows]
+    assert "leanconv train --recipe NAME" in note
+    assert any("leanconv recipes" in line for line in help_lines("train"))
+
+
+def test_names_are_watched_once_it_takes_long(monkeypatch, capsys):
+    assert list(watched(["a", "b"], "counting")) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    assert list(watched(["a", "b"], "counting")) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("leanconv.cli.output.PATIENCE", -1.0)
+    assert list(watched(["a", "b"], "counting")) == ["a", "b"]
+    assert "counting" in capsys.readouterr().err
 
 
 def test_the_doctor_tells_what_runs(capsys):

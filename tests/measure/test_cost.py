@@ -126,6 +126,24 @@ def test_the_model_and_the_random_numbers_stay_as_they_are(training):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+class Token(nn.Module):
+    """Gives a module a view of a parameter, as vision transformers do with their class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 2, 4, 4))
+        self.mix = nn.Conv2d(2, 3, 1)
+
+    def forward(self, input):
+        return self.mix(self.token.expand(len(input), -1, -1, -1)) + input.mean()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_view_of_a_parameter_may_go_into_a_layer(training):
+    cost = count(Token(), (5, 1, 2, 2), training=training)
+    assert cost.macs == 5 * 4 * 4 * 2 * 3
+
+
 def test_a_network_that_asserts_the_size_of_its_images_says_so():
     with pytest.raises(ValueError, match=r"VisionTransformer can't run on an input of shape \(1, 3, 32, 32\): .*224"):
         count(timm.create_model("vit_tiny_patch16_224", depth=1), (1, 3, 32, 32))

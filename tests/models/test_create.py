@@ -44,7 +44,7 @@ def test_timm_finds_our_networks_and_we_find_timms():
     model = create("resnet18", num_classes=4, in_chans=1)
     assert model.fc.out_features == 4
     assert model.conv1.in_channels == 1
-    assert type(create("cifar_resnet20", num_classes=4, drop_rate=0.1)).__module__ == "leanconv.models.cifar"
+    assert type(create("cifar_resnet20", num_classes=4, drop_rate=0.1)).__module__ == "leanconv.models.cifar.resnet"
 
 
 def test_importing_models_registers_them_in_a_fresh_interpreter():
@@ -131,6 +131,8 @@ def test_arguments_that_can_not_be_are_refused(net_file):
     unpublished = next(name for name in timm.list_models("resnet*") if not timm.is_model_pretrained(name))
     with pytest.raises(ValueError, match="No pretrained weights exist"):
         create(unpublished, num_classes=2, pretrained=True)
+    with pytest.raises(ValueError, match=r"Invalid pretrained tag .*these have some: cifar_resnet20, cifar_resnet"):
+        create("cifar_resnet20.nothing", pretrained=True)
 
 
 def test_an_error_inside_the_users_module_is_theirs_to_see(tmp_path, monkeypatch):

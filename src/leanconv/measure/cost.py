@@ -151,6 +151,7 @@ def layer_costs(model: nn.Module, input: Tensor) -> list[LayerCost]:
 
     for name, module in model.named_modules():
         watch(name, module)
+    model.requires_grad_(False)  # the counter fails on views of a parameter that asks for gradients and gets none
     with torch.no_grad(), counter:
         model(input)
     for name, parameter in model.named_parameters():

@@ -19,6 +19,7 @@ from torch import nn
 from leanconv.errors import unknown
 
 TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
+SWAPPED = "leanconv_swapped"  # builds what `save` wrote, and nothing by itself
 
 
 def create(
@@ -48,13 +49,14 @@ def create(
     source, colon, attribute = name.rpartition(":")
     if colon and source.partition(":")[0] not in TIMM_SOURCES:
         wanted = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained}
-        return call(name, load(name, source, attribute), wanted, options)
+        return call(name, find_callable(name, source, attribute), wanted, options)
     if not colon and not timm.is_model(name):
         raise unknown_model(name)
     try:
         return timm.create_model(name, pretrained, num_classes=num_classes, in_chans=in_chans, **options)
     except RuntimeError as error:
-        raise ValueError(f"model {name!r} can't be built: {error}") from error
+        remedy = "" if colon or not pretrained else f" {published_kin(name)}"
+        raise ValueError(f"model {name!r} can't be built: {error}{remedy}") from error
 
 
 def list_models(pattern: str = "*", *, own: bool = False) -> list[str]:
@@ -67,7 +69,7 @@ def list_models(pattern: str = "*", *, own: bool = False) -> list[str]:
     >>> list_models("cifar_resnet*")
     ['cifar_resnet20', 'cifar_resnet32', 'cifar_resnet44', 'cifar_resnet56']
     """
-    names = timm.list_models(pattern)
+    names = timm.list_models(pattern, exclude_filters=[SWAPPED])
     return [name for name in names if timm.model_entrypoint(name).__module__.startswith("leanconv.")] if own else names
 
 
@@ -79,7 +81,20 @@ def unknown_model(name: str) -> ValueError:
     return ValueError(f"unknown model {name!r}: list them with: leanconv models PATTERN")
 
 
-def load(name: str, source: str, attribute: str) -> Callable[..., Any]:
+def published_kin(name: str) -> str:
+    """Which networks of the same family have published weights: those with the nearest names."""
+    published = timm.list_models(pretrained=True, include_tags=False)
+    names = [each for each in published if family(each) == family(name)]
+    near = difflib.get_close_matches(name, names, n=4, cutoff=0)
+    return f"Of its family, these have some: {', '.join(near)}" if near else "None of its family has any."
+
+
+def family(name: str) -> str:
+    """The module that registers a network, tagged or not."""
+    return timm.model_entrypoint(name.partition(".")[0]).__module__
+
+
+def find_callable(name: str, source: str, attribute: str) -> Callable[..., Any]:
     """The callable that a name of the form "source:attribute" points to.
 
     Raises:

@@ -1,20 +1,21 @@
-"""Networks for images of 32 × 32 pixels: the residual networks of He et al. for CIFAR.
+"""Residual networks for CIFAR.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385, section 4.2.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import create_classifier
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import clean_state_dict, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from leanconv.errors import unknown
+from leanconv.models.cifar.network import CifarNetwork, build, configuration
 
-__all__ = ["CifarResNet", "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"]
+__all__ = ["CifarResNet"]
 
 WIDTHS = (16, 32, 64)
 
@@ -62,7 +63,7 @@ class Block(nn.Module):
         return self.act2(self.shortcut(input) + residual)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(CifarNetwork):
     """A residual network of 6n + 2 layers: a 3x3 stem, then three stages of n blocks with 16, 32 and 64 channels.
 
     Takes images of any size; made for 32 × 32.
@@ -92,18 +93,12 @@ class CifarResNet(nn.Module):
         drop_rate: float = 0.0,
         shortcut: str = "A",
     ) -> None:
-        super().__init__()
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth must be 6n + 2 for a whole n of at least 1, got {depth}")
         if shortcut not in SHORTCUTS:
             raise unknown("shortcut", shortcut, SHORTCUTS)
         blocks = (depth - 2) // 6
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = WIDTHS[-1]
-        self.drop_rate = drop_rate
-        self.grad_checkpointing = False
-
+        super().__init__(num_classes, in_chans, drop_rate)
         self.conv1 = nn.Conv2d(in_chans, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.act1 = nn.ReLU(inplace=True)
@@ -114,49 +109,13 @@ class CifarResNet(nn.Module):
             {"num_chs": width, "reduction": 2**index, "module": f"layer{index + 1}"}
             for index, width in enumerate(WIDTHS)
         ]
-        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, global_pool)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.add_head(WIDTHS[-1], global_pool)
 
-    def forward_features(self, input: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) to the last stage's maps (N, 64, ⌈H/4⌉, ⌈W/4⌉)."""
-        maps = self.act1(self.bn1(self.conv1(input)))
-        stages = [self.layer1, self.layer2, self.layer3]
-        if self.grad_checkpointing and self.training:
-            return checkpoint_seq(stages, maps, flatten=True)
-        for layer in stages:
-            maps = layer(maps)
-        return maps
+    def stem(self, images: Tensor) -> Tensor:
+        return self.act1(self.bn1(self.conv1(images)))
 
-    def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps to class scores (N, num_classes), or to what the classifier reads."""
-        features = self.global_pool(maps)
-        features = F.dropout(features, self.drop_rate, self.training)
-        return features if pre_logits else self.fc(features)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(input))
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts in a new classifier, and another pooling when one is named."""
-        self.num_classes = num_classes
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
-        weight = self.conv1.weight
-        self.global_pool, self.fc = create_classifier(
-            self.num_features, num_classes, pool, device=weight.device, dtype=weight.dtype
-        )
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trades time for memory in training: keeps what goes into each block and computes the rest again."""
-        self.grad_checkpointing = enable
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Which parameters lie at which depth, for layer-wise learning rates in timm."""
-        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+    def blocks(self) -> list[nn.Module]:
+        return [*self.layer1, *self.layer2, *self.layer3]
 
 
 def stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcut: str) -> nn.Sequential:
@@ -165,27 +124,15 @@ def stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortcu
     return nn.Sequential(first, *(Block(out_channels, out_channels, 1, shortcut) for _ in range(blocks - 1)))
 
 
-def published_names(state: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
+def checkpoint_filter_fn(state: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """Renames the weights of github.com/akamaster/pytorch_resnet_cifar10 to those of `CifarResNet`."""
-    state = state.get("state_dict", state)
-    names = {name: name.removeprefix("module.").replace("linear.", "fc.") for name in state}
-    return {new: state[name] for name, new in names.items()}
+    bare = clean_state_dict(state.get("state_dict", state))
+    return {name.replace("linear.", "fc."): tensor for name, tensor in bare.items()}
 
 
 def published(file: str) -> dict[str, Any]:
     """What timm knows of weights published by github.com/akamaster/pytorch_resnet_cifar10."""
-    return {
-        "url": f"https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/{file}",
-        "num_classes": 10,
-        "input_size": (3, 32, 32),
-        "pool_size": (8, 8),
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "conv1",
-        "classifier": "fc",
-    }
+    return configuration(url=f"https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/{file}")
 
 
 default_cfgs = generate_default_cfgs({
@@ -196,37 +143,25 @@ default_cfgs = generate_default_cfgs({
 })
 
 
-def build(name: str, depth: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    return build_model_with_cfg(
-        CifarResNet,
-        name,
-        pretrained,
-        depth=depth,
-        pretrained_filter_fn=published_names,
-        feature_cfg={"out_indices": (0, 1, 2)},
-        **options,
-    )
-
-
 @register_model
 def cifar_resnet20(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-20 for CIFAR: 269,722 parameters, 40.55 M multiply-accumulates at 32 × 32."""
-    return build("cifar_resnet20", 20, pretrained, options)
+    return build(partial(CifarResNet, 20), "cifar_resnet20", pretrained, options, renamed=checkpoint_filter_fn)
 
 
 @register_model
 def cifar_resnet32(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-32 for CIFAR: 464,154 parameters, 68.86 M multiply-accumulates at 32 × 32."""
-    return build("cifar_resnet32", 32, pretrained, options)
+    return build(partial(CifarResNet, 32), "cifar_resnet32", pretrained, options, renamed=checkpoint_filter_fn)
 
 
 @register_model
 def cifar_resnet44(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-44 for CIFAR: 658,586 parameters, 97.17 M multiply-accumulates at 32 × 32."""
-    return build("cifar_resnet44", 44, pretrained, options)
+    return build(partial(CifarResNet, 44), "cifar_resnet44", pretrained, options, renamed=checkpoint_filter_fn)
 
 
 @register_model
 def cifar_resnet56(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-56 for CIFAR: 853,018 parameters, 125.49 M multiply-accumulates at 32 × 32."""
-    return build("cifar_resnet56", 56, pretrained, options)
+    return build(partial(CifarResNet, 56), "cifar_resnet56", pretrained, options, renamed=checkpoint_filter_fn)

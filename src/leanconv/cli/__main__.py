@@ -1,0 +1,3 @@
+from leanconv.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""Commands that train and test: train, eval, compare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from leanconv.cli.options import ComparisonOptions, RecipeOptions, TestOptions
+from leanconv.cli.output import show
+from leanconv.cli.words import Words, require_operator, split_operators
+from leanconv.tasks.recipe import Recipe
+
+
+def train(*, recipe: Path | None = None, out: Path | None = None, options: RecipeOptions | None = None) -> None:
+    """Trains one network on one data set, as a recipe says. Repeated, the same command resumes or shows the result.
+
+    For example:
+
+        leanconv train --operator tied:blocks=2 --epochs 5
+        leanconv train --recipe imagenet_ghostnet --data imagefolder:PATH
+        leanconv train --recipe mine.yaml --seed 1 --out runs/1
+        leanconv train --data imagefolder:flowers --model resnet18 --pretrained
+
+    Args:
+        recipe: Name that `leanconv recipes` knows, or YAML file; what it leaves out has its default.
+        out: Folder for the record and the weights; by default one below runs/ that is named after the recipe.
+    """
+    from leanconv import tasks
+    from leanconv.tasks.manners import is_first_process
+
+    chosen = read_recipe(recipe, options)
+    folder = out or Path("runs") / run_name(chosen)
+    with resumable():
+        result = tasks.train(chosen, folder)
+    if is_first_process():
+        show(f"accuracy {result.accuracy:.2%} after {result.seconds:.0f} s of training; see {folder}")
+
+
+def evaluate(checkpoint: Path, /, *, options: TestOptions | None = None) -> None:
+    """Tests a trained network: accuracy on all test images and on each class.
+
+    For example:
+
+        leanconv eval runs/tied
+        leanconv eval model.safetensors --data imagefolder:flowers --batch-size 32
+
+    Args:
+        checkpoint: Folder of a finished training, or FILE.safetensors that leanconv wrote.
+    """
+    from leanconv import tasks
+
+    show(tasks.evaluate(checkpoint, **(options or {})))
+
+
+def compare(
+    *,
+    recipe: Path | None = None,
+    operators: Words = (),
+    seeds: int = 2,
+    out: Path = Path("runs/compare"),
+    options: ComparisonOptions | None = None,
+) -> None:
+    """Trains one network with each operator alike, and says in a table and a report what each gives for what it costs.
+
+    Without arguments: a CIFAR ResNet-20 on handwritten digits, in minutes. Repeated, the same command resumes.
+
+    For example:
+
+        leanconv compare
+        leanconv compare --operators dense,tied:blocks=8 --seeds 3 --epochs 20
+        leanconv compare --model resnet18 --data imagefolder:flowers
+
+    Args:
+        recipe: Name that `leanconv recipes` knows, or YAML file; what it leaves out has its default.
+        operators: A list with commas in between; by default the network as it is, and those that leanconv adds.
+        seeds: Trainings with each operator, with seeds from 0.
+        out: Folder for the trainings, the results and the report.
+    """
+    from leanconv.report import write_report
+    from leanconv.tasks import comparing
+
+    chosen = read_recipe(recipe, options)
+    with resumable():
+        comparison = comparing.compare(
+            chosen, split_operators(operators) if operators else None, range(seeds), out
+        )
+        report = write_report(comparison, out)
+    show(comparison, f"report: {report}")
+
+
+def read_recipe(file: Path | None, options: RecipeOptions | None) -> Recipe:
+    """The recipe of a file, or the default one, with what the command line gives in its place."""
+    given = options or {}
+    if "operator" in given:
+        require_operator(given["operator"])
+    return Recipe.of(given) if file is None else Recipe.load(file, **given)
+
+
+def run_name(recipe: Recipe) -> str:
+    """A name for the folder of a training.
+
+    >>> run_name(Recipe(operator="tied:blocks=2", data="arrays:some/file.npz", seed=3))
+    'cifar_resnet20-tied-blocks=2-arrays-file.npz-seed3'
+    """
+    source, _, path = recipe.data.partition(":")
+    words = [recipe.model, recipe.operator, source, Path(path).name, f"seed{recipe.seed}"]
+    return re.sub(r"[^\w.=,-]+", "-", "-".join(filter(None, words)))
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Says, when interrupted, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; repeat the command to resume") from None
