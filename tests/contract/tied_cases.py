@@ -32,8 +32,8 @@ def tied_linear(layer: TiedLinear, input: Tensor) -> Tensor:
 
 
 def tied_splits(layer: TiedSplitConv2d, input: Tensor) -> Tensor:
-    return torch.cat([tied_conv(split, part) for split, part in zip(layer, input.chunk(len(layer), -3), strict=True)],
-                     -3)
+    parts = input.chunk(len(layer.splits), -3)
+    return torch.cat([tied_conv(split, part) for split, part in zip(layer.splits, parts, strict=True)], -3)
 
 
 def tied(*arguments: Any, **options: Any) -> partial[TiedConv2d]:
@@ -63,6 +63,7 @@ CASES = [
          2 * 30 * (6 * 12 * 9 + 6 * 6 * 9), [
         (lambda: TiedSplitConv2d(24, 12, 3, blocks=(1, 2, 1, 2, 1)), r"in_channels=24, got \(1, 2, 1, 2, 1\)"),
         (lambda: TiedSplitConv2d(24, 12, 3, blocks=()), r"blocks .* got \(\)"),
+        (lambda: TiedSplitConv2d(24, 12, 3, blocks=2), r"one number for each split, .* got 2"),
         (lambda: TiedSplitConv2d(24, 12, 3, blocks=(1, 4)), r"blocks=4, groups=1, out_channels=6"),
         (lambda: TiedSplitConv2d(24, 12, 3, blocks=(1, 2))(torch.randn(2, 12, 5, 5)), r"C = 24 .*\(2, 12, 5, 5\)"),
     ]),

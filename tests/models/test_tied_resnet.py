@@ -46,10 +46,10 @@ def test_costs(name, options, params, macs):
 
 
 def test_each_split_has_as_many_blocks_as_its_width_allows():
-    blocks = [[conv.blocks for conv in real("tied_resnet50_s").get_submodule(f"layer{stage}.0.conv2")]
+    blocks = [[conv.blocks for conv in real("tied_resnet50_s").get_submodule(f"layer{stage}.0.conv2").splits]
               for stage in (1, 2, 3, 4)]
     assert blocks == [[1, 2, 2, 2], [1, 2, 4, 4], [1, 2, 4, 8], [1, 2, 4, 8]]
-    wide = [conv.blocks for conv in real("tied_resnet50").layer1[2].conv2]
+    wide = [conv.blocks for conv in real("tied_resnet50").layer1[2].conv2.splits]
     assert wide == [1, 2, 4, 8]
 
 
@@ -74,8 +74,9 @@ def equation(block: TiedBottleneck, input: torch.Tensor) -> torch.Tensor:
                         dilation=layer.conv.dilation, groups=groups * blocks)
 
     entered = norm(tied(input, block.conv1), block.bn1).relu()
-    width = entered.shape[1] // len(block.conv2)
-    parts = [tied(entered[:, index * width : (index + 1) * width], conv) for index, conv in enumerate(block.conv2)]
+    splits = block.conv2.splits
+    width = entered.shape[1] // len(splits)
+    parts = [tied(entered[:, index * width : (index + 1) * width], conv) for index, conv in enumerate(splits)]
     middle = norm(torch.cat(parts, 1), block.bn2).relu()
     parts = middle.chunk(len(parts), 1)
     if block.mixer != "none":
@@ -121,8 +122,8 @@ def test_a_block_is_the_equation(options, memory_format):
 
 def test_the_options_change_what_they_name():
     block = TiedBottleneck(64, 16, splits=3, blocks_per_split=(1, 4, 2), entrance_blocks=4, cardinality=2)
-    assert [conv.blocks for conv in block.conv2] == [1, 4, 2]
-    assert [conv.conv.groups for conv in block.conv2] == [2, 2, 2]
+    assert [conv.blocks for conv in block.conv2.splits] == [1, 4, 2]
+    assert [conv.conv.groups for conv in block.conv2.splits] == [2, 2, 2]
     assert block.conv1.blocks == 4
     assert type(TiedBottleneck(32, 16, downsample=projection(1)).conv1) is nn.Conv2d
     assert type(TiedBottleneck(32, 16, downsample=projection(1), tie_first=True).conv1) is TiedConv2d
@@ -181,8 +182,8 @@ def test_options_of_the_block_are_options_of_the_network():
     with pytest.raises(ValueError, match="unknown mixer 'conct': did you mean 'concat'"):
         real("tied_resnet50", mixer="conct")
     model = real("tied_resnet50_s", layers=(1, 1, 1, 1), splits=2, base_width=36, entrance_blocks=1, attn_layer="se")
-    assert [conv.blocks for conv in model.layer1[0].conv2] == [1, 2]
-    assert model.layer1[0].conv2[0].in_channels == 36
+    assert [conv.blocks for conv in model.layer1[0].conv2.splits] == [1, 2]
+    assert model.layer1[0].conv2.splits[0].in_channels == 36
     assert type(model.layer4[0].se).__name__ == "SEModule"
 
 
@@ -198,7 +199,8 @@ def test_a_fresh_block_passes_its_input_through():
 def test_output_stride_dilates_the_splits():
     model = small("tied_resnet50", output_stride=8, layers=(1, 1, 2, 1))
     assert model.forward_features(images(1, 3, 64, 64)).shape == (1, 128, 8, 8)
-    assert [model.layer3[1].conv2[3].conv.dilation, model.layer4[0].conv2[0].conv.dilation] == [(2, 2), (2, 2)]
+    splits = model.layer3[1].conv2.splits[3], model.layer4[0].conv2.splits[0]
+    assert [split.conv.dilation for split in splits] == [(2, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("name", ["tied_resnet50", "tied_resnext50_s"])

@@ -52,8 +52,8 @@ def test_tied_convolution(data, blocks, groups, inputs, outputs, kernel, mode, p
     parts = blocks * groups
     layer = TiedConv2d(inputs * parts, outputs * parts, kernel, stride, padding, 1, groups, bias, mode, blocks=blocks)
     image = data.draw(images(layer.in_channels))
-    # There PyTorch's own convolution is wrong on CPUs with AMX, with rows of its output unwritten (seen with 2.14).
-    assume(not (image.dtype == torch.bfloat16 and stride == (1, 2)))
+    # There PyTorch's own convolution is wrong on CPUs with AMX: it leaves rows of a single column unwritten (2.14).
+    assume(not (image.dtype == torch.bfloat16 and stride != 1 and layer(image.float()).shape[-1] == 1))
     check(layer, tied_conv, image)
 
 

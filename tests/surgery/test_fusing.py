@@ -162,6 +162,8 @@ def test_an_earlier_choice_of_form_can_be_repeated() -> None:
     fused = lc.fuse(model, torch.randn(1, 8, 6, 6), tied=["2"])
     assert fused.fusion.kept == ("2",)
     assert [isinstance(fused[index], TiedConv2d) for index in (0, 2, 4)] == [False, True, False]
+    with pytest.raises(ValueError, match="unknown tied convolution '1': valid are '0', '2', '4'"):
+        lc.fuse(model, torch.randn(1, 8, 6, 6), tied=["1"])
 
 
 def test_example_is_made_up_from_the_model() -> None:

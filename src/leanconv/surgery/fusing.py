@@ -97,7 +97,7 @@ def fuse(
         The fused copy in eval mode; its attribute `fusion` is the record of what was done, a `Fusion`.
 
     Raises:
-        ValueError: for an unknown form, or an example that the model doesn't take.
+        ValueError: for an unknown form, a path to no tied convolution, or an example that the model doesn't take.
         RuntimeError: when the fused model isn't equal.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
@@ -143,6 +143,9 @@ def fusion_steps(model: nn.Module, example: Tensor, tied: str | Collection[str])
     kept = () if isinstance(tied, str) else tied
     known = (nn.Conv2d, *TIED, *WITH_NORMS)
     layers = {site.name: site.module for site in convolutions(model) if type(site.module) in known}
+    for path in kept:
+        if not isinstance(layers.get(path), TIED):
+            raise unknown("tied convolution", path, [name for name, layer in layers.items() if isinstance(layer, TIED)])
     flow = watch(model, example)
     norms, steps = norm_after(model, flow, layers), []
     for path, layer in layers.items():

@@ -6,7 +6,6 @@ import ctypes
 import math
 import struct
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -89,7 +88,7 @@ def call(
     packed = ARGUMENTS.pack(
         *native.team(), batch, channels, geometry.heads(filters[1]), geometry.scale, geometry.add,
         *size, *geometry.output_size(size), *geometry.kernel_size, *geometry.stride, *geometry.dilation,
-        *chain.from_iterable(map(described, (input, *filters, output, *gradients))),
+        *sum(map(described, (input, *filters, output, *gradients)), ()),
         *(0 if vector is None else vector.data_ptr() for vector in vectors), -1.0 if norms.eps is None else norms.eps,
     )
     if getattr(kernels_for(input.dtype), function)(packed):

@@ -141,6 +141,8 @@ def dynamic_filter(
 def within(geometry: Geometry, input: Tensor) -> Geometry:
     """The same sums, with steps that end at the map: taps further off than it is large meet nothing but zeros."""
     kernel_size, stride, dilation, add, scale = geometry
+    if max(*stride, *dilation) == 1:
+        return geometry
     height, width = (max(size, 1) for size in input.shape[2:])
     return Geometry(kernel_size, (min(stride[0], height), min(stride[1], width)),
                     (min(dilation[0], height), min(dilation[1], width)), add, scale)
