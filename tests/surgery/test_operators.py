@@ -210,6 +210,22 @@ def test_a_trained_pair_is_kept_whatever_the_scale_of_fresh_ones() -> None:
     torch.testing.assert_close(swapped(INPUT), model(INPUT), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("operator", ["asymmetric", "ghost"])
+def test_added_norms_stand_beside_those_that_follow(operator: str) -> None:
+    model = small()
+    plan = plan_of(operator, norms="add", scope="all")
+    assert {choice.norm for choice in plan.choices} == {None}
+    assert "3" in [choice.name for choice in plan.taken] or operator == "ghost", "no norm follows it"
+    assert "4" in [choice.name for choice in plan.taken], "no norm follows it"
+    swapped = lc.swap(model, lc.Plan.from_yaml(plan.to_yaml()))
+    assert sum(type(module) is nn.BatchNorm2d for module in swapped.modules()) > 2 * len(plan.taken)
+    assert type(swapped[0][1]) is nn.BatchNorm2d
+    if operator == "asymmetric":
+        torch.testing.assert_close(swapped(INPUT), model(INPUT), rtol=1e-4, atol=1e-5)
+    fused = lc.fuse(swapped, INPUT)
+    torch.testing.assert_close(fused(INPUT), swapped(INPUT), rtol=1e-3, atol=1e-4)
+
+
 def test_planning_uses_no_random_numbers() -> None:
     model = small()
     for operator in OPERATORS:
@@ -246,6 +262,7 @@ def test_a_plan_edited_by_hand_needs_the_norm() -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("ghost:ratio=0", "ratio must be a whole number of at least 1, got 0"),
+    ("asymmetric:norms=keep", "norms .*'keep'.*replace"),
     ("ghost:activation=gelu", "'gelu'.*'relu'"),
     ("split:alpha=-1", "alpha must be a number above 0, got -1"),
     ("split:alpha=true", "alpha must be a number above 0, got 'true'"),

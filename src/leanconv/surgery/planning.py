@@ -179,16 +179,16 @@ def plan(
     unmet = selector(where)
     choices = []
     for site in chosen.sites(model, example):
+        site = chosen.place(site, complete)
         own = chosen.local(site, complete)
         skipped = (
             (chosen.outside(site) if scope == "published" else None)
             or chosen.refusal(site, {**complete, **own})
             or unmet(site.name, site.module)
         )
-        norm = site.norm if chosen.takes_norm else None
-        before = parameter_count(site.module) + (parameter_count(norm.module) if norm else 0)
+        before = parameter_count(site.module) + (parameter_count(site.norm.module) if site.norm else 0)
         after = 0 if skipped else parameter_count(chosen.make(site, {**complete, **own}, "meta"))
-        path = norm.name if norm else None
+        path = site.norm.name if site.norm else None
         choices.append(Choice(site.name, describe(site.module), skipped, before, after, own, path))
     return Plan(name, complete, tuple(choices))
 

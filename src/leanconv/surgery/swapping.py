@@ -59,11 +59,11 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
             raise ValueError(f"layer {choice.name!r} must be {choice.layer} as in the plan, got {describe(module)}")
         settings = operator.settings({**plan.settings, **choice.settings})
         norm = None
-        if operator.takes_norm and choice.norm is not None:
+        if choice.norm is not None:
             if choice.norm not in modules:
                 raise unknown("norm in the plan", choice.norm, modules)
             norm = Site(choice.norm, modules[choice.norm])
-        site = Site(choice.name, module, norm=norm)
+        site = operator.place(Site(choice.name, module, norm=norm), settings)
         for key, value in settings.items():
             if value == "auto":
                 words = [word for word in operator.choices[key] if word != "auto"]
@@ -75,6 +75,6 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
             return replacement
         for path in paths[module]:
             swapped.set_submodule(path, replacement)
-        for path in paths[norm.module] if norm else ():
+        for path in paths[site.norm.module] if site.norm else ():
             swapped.set_submodule(path, nn.Identity())
     return swapped

@@ -8,7 +8,15 @@ from torch import nn
 
 from leanconv.nn import GhostConv2d
 from leanconv.nn.arguments import of_conv
-from leanconv.surgery.operators.operator import Operator, Settings, not_a_pair, not_dense, reads_image
+from leanconv.surgery.operators.operator import (
+    NORMS,
+    Operator,
+    Settings,
+    norm_of,
+    not_a_pair,
+    not_dense,
+    reads_image,
+)
 from leanconv.surgery.sites import Site
 from leanconv.surgery.surroundings import convolutions_in_place
 
@@ -23,8 +31,7 @@ def outside(site: Site) -> str | None:
 def reason(site: Site, settings: Settings) -> str | None:
     if found := not_a_pair(site, settings) or not_dense(site):
         return found
-    norm: Any = site.norm.module  # type: ignore[union-attr]
-    return "its norm keeps no running statistics" if norm.running_mean is None else None
+    return "its norm keeps no running statistics" if norm_of(site).running_mean is None else None
 
 
 def local(site: Site, settings: Settings) -> Settings:
@@ -36,7 +43,8 @@ def local(site: Site, settings: Settings) -> Settings:
 
 def own(settings: Settings) -> dict[str, Any]:
     """The settings as the constructor takes them."""
-    return {**settings, "activation": ACTIVATIONS[settings["activation"]]}
+    words = {"activation": ACTIVATIONS[settings["activation"]]}
+    return {name: value for name, value in {**settings, **words}.items() if name != "norms"}
 
 
 def make(site: Site, settings: Settings, device: Any) -> nn.Module:
@@ -45,7 +53,7 @@ def make(site: Site, settings: Settings, device: Any) -> nn.Module:
 
 
 def build(site: Site, settings: Settings) -> nn.Module:
-    return GhostConv2d.from_conv(site.module, site.norm.module, **own(settings))  # type: ignore[arg-type, union-attr]
+    return GhostConv2d.from_conv(site.module, norm_of(site), **own(settings))  # type: ignore[arg-type]
 
 
 def fresh(site: Site, settings: Settings) -> nn.Module:
@@ -61,14 +69,13 @@ def fresh(site: Site, settings: Settings) -> nn.Module:
 GHOST = Operator(
     name="ghost",
     summary="ghost module: a part of the maps by convolution, the rest from them by cheap depthwise filters",
-    defaults={"ratio": 2, "cheap_kernel_size": 3, "activation": "auto"},
+    defaults={"ratio": 2, "cheap_kernel_size": 3, "activation": "auto", "norms": "replace"},
     sites=convolutions_in_place,
     reason=reason,
     outside=outside,
     make=make,
     build=build,
     fresh=fresh,
-    choices={"activation": ("auto", *ACTIVATIONS)},
+    choices={"activation": ("auto", *ACTIVATIONS), "norms": NORMS},
     local=local,
-    takes_norm=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from leanconv.nn.arguments import name_of_type, require_positive
 from leanconv.surgery.sites import Site
 
 Settings = Mapping[str, Any]
+NORMS = ("replace", "add")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Operator:
         fresh: the new layer for a layer that has just been initialised: random too, as its paper starts it.
         choices: by setting, the words it may be, for settings that are words.
         local: settings that depend on where a layer stands.
-        takes_norm: whether the new layer has norms of its own, in the place of the one that follows the layer.
+
+    Where the new layer has norms of its own, there is a setting `norms`: they "replace" the one that follows the layer,
+    or are an addition to whatever follows it.
     """
 
     name: str
@@ -46,7 +49,12 @@ class Operator:
     fresh: Callable[[Site, Settings], nn.Module]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     local: Callable[[Site, Settings], Settings] = lambda site, settings: {}
-    takes_norm: bool = False
+
+    def place(self, site: Site, settings: Settings) -> Site:
+        """A layer with the norm that the new one replaces, if it replaces one."""
+        if settings.get("norms") == "replace":
+            return site
+        return replace(site, norm=None, rectified=site.rectified and site.norm is None)
 
     def refusal(self, site: Site, settings: Settings) -> str | None:
         """Why it can't take a layer, its constructor's reasons included, or None where it can."""
@@ -87,15 +95,27 @@ def not_plain(site: Site, settings: Settings) -> str | None:
 
 
 def not_a_pair(site: Site, settings: Settings) -> str | None:
-    """The reason of those with norms of their own, who take a convolution and the norm that follows it."""
-    if (found := not_plain(site, settings)) or site.norm is None:
-        return found or "no norm alone takes its output, or it doesn't run just once"
+    """The reason of those with norms of their own: unless these are added, a norm has to follow the convolution."""
+    if (found := not_plain(site, settings)) or settings["norms"] == "add":
+        return found
+    if site.norm is None:
+        return "no norm alone takes its output, or it doesn't run just once"
     norm, channels = site.norm.module, site.module.out_channels
     if type(norm) is not nn.BatchNorm2d:
         return f"its norm isn't exactly an nn.BatchNorm2d but {name_of_type(norm)}"
     if norm.num_features != channels:
         return f"its norm {site.norm.name} must have its {channels} channels, got {norm.num_features}"
     return "its norm has hooks" if hooked(norm) else None
+
+
+def norm_of(site: Site) -> nn.BatchNorm2d:
+    """The norm to replace or, where there is none, one that lets everything pass in eval mode."""
+    if site.norm is not None:
+        return site.norm.module  # type: ignore[return-value]
+    weight: Any = site.module.weight
+    norm = nn.BatchNorm2d(weight.shape[0], device=weight.device, dtype=weight.dtype).train(site.module.training)
+    nn.init.constant_(norm.weight, math.sqrt(1 + norm.eps))
+    return norm
 
 
 def hooked(module: nn.Module) -> bool:
