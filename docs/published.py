@@ -22,7 +22,7 @@ from counting import (
 )
 from torch import Tensor, nn
 
-from leanconv.nn import AsymmetricConv2d, TiedConv2d, TiedGlobalContext, TiedSE
+from leanconv.nn import TiedConv2d, TiedGlobalContext, TiedSE
 from leanconv.nn.arguments import of_conv
 
 SAME = "the same"
@@ -173,8 +173,6 @@ def asymmetric() -> list[Comparison]:
     def cifar(network: str, name: str, *published: tuple[str, str], **options: Any) -> list[Row]:
         return three(network, build(name, **options), build(name, operator="asymmetric", **options), *published)
 
-    wide, ours = build("cifar_wrn16_8"), build("cifar_wrn16_8", operator="asymmetric")
-    theirs = replaced(wide, lambda conv: AsymmetricConv2d(**of_conv(conv)))
     others = {"DenseNet-121": build("ac_densenet121"), "AlexNet": build("ac_alexnet")}
     return [
         Comparison("""The paper prints no costs. The figures are counts of the networks that the authors' repository
@@ -187,12 +185,8 @@ def asymmetric() -> list[Comparison]:
                    ("19.0285M", "2931.6M"), ("11.6857M", "1814.1M")),
             *three("ResNet-50", build("resnet50"), build("ac_resnet50"), ("25.5570M", "4089.2M"),
                    ("33.1170M", "5322.3M"), ("25.5533M", "4089.2M")),
-            row("WRN-16-8", wide, ("10.9622M", "")),
-            row("WRN-16-8, ACNet in training", ours, ("18.1725M", "2567.7M"), by=macs_in_training,
-                why="blocks in 6 of 13 convolutions, those before a norm; the repository gives all of them norms"),
-            row("WRN-16-8, ACNet deployed", deployed(ours), ("10.9658M", ""), why=SAME),
-            row("WRN-16-8, as in the repository, in training", theirs, ("18.1725M", "2567.7M"), by=macs_in_training),
-            row("WRN-16-8, as in the repository, deployed", deployed(theirs), ("10.9658M", "")),
+            *three("WRN-16-8", build("cifar_wrn16_8"), build("cifar_wrn16_8", operator="asymmetric:norms=add"),
+                   ("10.9622M", ""), ("18.1725M", "2567.7M"), ("10.9658M", "")),
         ], source="repository"),
         Comparison("Networks of the paper whose code isn't published, reconstructed.", [
             counted for network, model in others.items() for counted in (

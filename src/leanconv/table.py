@@ -45,7 +45,8 @@ class Table:
         table = RichTable(box=box.SIMPLE_HEAD, title=None, show_edge=False, pad_edge=True)
         for index, column in enumerate(self.columns):
             numbers = index > 0 and self.rows and all(is_quantity(row[index]) for row in self.rows)
-            table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold")
+            names = index == 0  # to be copied, so the others fold first
+            table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold", no_wrap=names)
         for row in self.rows:
             table.add_row(*(Text(str(value)) for value in row))
         head = [Text(self.title, style="bold")] if self.title else []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -220,6 +221,13 @@ def test_densenet_norms_what_a_dense_layer_adds():
         torch.testing.assert_close(taken["output"], asymmetric(layer, taken["input"]), rtol=1e-9, atol=1e-9)
     input = images(2, 3, 33, 35)
     torch.testing.assert_close(model(input), plain(input), rtol=1e-9, atol=1e-9)
+
+
+def test_densenets_own_norms_have_the_settings_of_the_others():
+    model = real("ac_densenet121", norm_layer=partial(nn.BatchNorm2d, eps=1e-3))
+    assert {norm.eps for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)} == {1e-3}
+    with pytest.raises(ValueError, match=r"which AsymmetricConv2d brings along, got timm.*GroupNorm"):
+        real("ac_densenet121", norm_layer="groupnorm")
 
 
 def test_densenet_fused_is_equal():

@@ -220,6 +220,19 @@ def test_weights_go_round_by_file(family, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "channels"),
+    [
+        ("cifar_resnet56", {"depth": 8}, [16, 32, 64]),
+        ("cifar_wrn16_8", {"depth": 10, "widening": 2}, [32, 64, 128]),
+        ("cifar_densenet40", {"depth": 10, "growth": 24}, [64, 112, 160]),
+    ],
+)
+def test_depth_and_width_of_a_registered_name_can_be_chosen(name, options, channels):
+    with torch.device("meta"):
+        assert timm.create_model(name, features_only=True, **options).feature_info.channels() == channels
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: CifarWideResNet(15, 8), "depth must be 6n \\+ 4 for a whole n of at least 1, got 15"),

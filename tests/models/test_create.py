@@ -118,10 +118,16 @@ def test_names_that_lead_nowhere_are_refused(net_file, name, error, message):
 
 
 def test_arguments_that_can_not_be_are_refused(net_file):
-    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 1, got 0"):
         create("cifar_resnet20", num_classes=0)
-    with pytest.raises(ValueError, match="in_chans must be at least 1, got -1"):
+    with pytest.raises(ValueError, match="in_chans must be a whole number of at least 1, got -1"):
         create("cifar_resnet20", in_chans=-1)
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 1, got 'ten'"):
+        create("cifar_resnet20", num_classes="ten")
+    with pytest.raises(ValueError, match="model 'cifar_resnet20' can't be built: Invalid pool type: mean"):
+        create("cifar_resnet20", global_pool="mean")
+    with pytest.raises(ValueError, match="model 'local-dir:nowhere' can't be built: Config file not found"):
+        create("local-dir:nowhere")
     with pytest.raises(ValueError, match="has no argument pretrained"):
         create("a_net_of_mine:Net", num_classes=2, pretrained=True)
     with pytest.raises(TypeError, match="unexpected keyword argument 'wdith'"):
@@ -133,6 +139,14 @@ def test_arguments_that_can_not_be_are_refused(net_file):
         create(unpublished, num_classes=2, pretrained=True)
     with pytest.raises(ValueError, match=r"Invalid pretrained tag .*these have some: cifar_resnet20, cifar_resnet"):
         create("cifar_resnet20.nothing", pretrained=True)
+
+
+def test_weights_that_do_not_fit_an_option_are_refused_without_talk_of_others(tmp_path):
+    torch.save(create("cifar_resnet20").state_dict(), tmp_path / "a.pth")
+    overlay = {"file": str(tmp_path / "a.pth")}
+    with pytest.raises(ValueError, match=r"can't be built: .*\n.*Missing key") as refusal:
+        create("cifar_resnet20", shortcut="B", pretrained=True, pretrained_cfg_overlay=overlay)
+    assert "family" not in str(refusal.value)
 
 
 def test_an_error_inside_the_users_module_is_theirs_to_see(tmp_path, monkeypatch):

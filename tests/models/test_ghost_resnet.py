@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from models.small_resnet import block_inputs, costs, images, real, small
@@ -85,6 +87,10 @@ def test_activations_are_the_networks():
     model = real("ghost_resnet50_s2", act_layer="silu")
     layers = [layer for layer in model.modules() if isinstance(layer, GhostConv2d)]
     assert {type(layer.activation) for layer in layers} == {nn.SiLU, nn.Identity}
+    leaky = real("ghost_resnet50_s2", act_layer=partial(nn.LeakyReLU, negative_slope=0.3))
+    slopes = {layer.activation.negative_slope for layer in leaky.modules()
+              if isinstance(layer, GhostConv2d) and not isinstance(layer.activation, nn.Identity)}
+    assert slopes == {0.3}
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,8 @@ def test_the_width_and_the_rounding_of_a_registered_name_can_be_chosen():
     ("options", "message"),
     [
         ({"rounding": "tensorflw"}, "unknown rounding 'tensorflw': did you mean 'tensorflow'"),
-        ({"width": 0}, "width must be above 0, got 0"),
+        ({"width": 0}, "width must be above 0 and finite, got 0"),
+        ({"width": float("inf")}, "width must be above 0 and finite, got inf"),
         ({"output_stride": 16}, "output_stride must be 32, got 16"),
         ({"global_pool": "catavgmax"}, "global_pool must keep the number of channels, got 'catavgmax'"),
     ],

@@ -111,7 +111,7 @@ def test_damaged_folders_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"cannot read weights from .*model.safetensors"):
         load(tmp_path)
-    for text in ("{", "[]", "{}", json.dumps({**json.loads(good), "architecture": "cifar_resnet21"}),
+    for text in ("{", "[]", "{}", '"x"', json.dumps({**json.loads(good), "architecture": "cifar_resnet21"}),
                  good.replace('"global_pool"', '"shortcutt"')):  # fmt: skip
         config.write_text(text)
         with pytest.raises(ValueError, match=r"config.json must say how the network is built"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,6 +84,12 @@ def test_a_block_starts_as_its_shortcut():
     assert torch.equal(block(input), input.relu())
 
 
+def test_norms_keep_the_settings_that_they_were_asked_for():
+    model = real("split_resnet50_a2", norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.2))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.2)}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -90,6 +98,7 @@ def test_a_block_starts_as_its_shortcut():
         ({"alpha": 0.01}, "got group_count=2, 0 channels by alpha=0.01"),
         ({"group_count": 3}, "group_count must divide the .* got group_count=3, 32 channels by alpha=0.5"),
         ({"cardinality": 2}, "groups must be 1, .* got 2"),
+        ({"norm_layer": "groupnorm"}, "norm_layer must be nn.BatchNorm2d, which SplitConv2d brings along, got timm"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -73,6 +73,14 @@ def test_published_names_become_the_networks_own(tmp_path, state, kind):
     assert same(model, state)
 
 
+def test_weights_that_the_filter_does_not_know_are_listed_as_they_are(tmp_path, state):
+    torch.save(state, tmp_path / "a.pth")
+    with torch.device("meta"):
+        model = timm.create_model("convnext_atto")  # its filter looks for fc.weight of another shape of checkpoint
+    with pytest.raises(ValueError, match=r"a.pth must be those of the network, got .* missing .* left over \(conv"):
+        load_state(model, tmp_path / "a.pth")
+
+
 def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path, state):
     del state["conv.bias"]
     state["fc.weight"], state["other"] = torch.randn(7, 3), torch.randn(2)

@@ -25,7 +25,7 @@ PARAMETERS = {
     "cifar10_ac_quick": 149_226,
     "cifar10_ac_resnet56": 1_426_682,
     "cifar10_ac_vgg16": 24_810_570,
-    "cifar10_ac_wrn16_8": 14_029_050,
+    "cifar10_ac_wrn16_8": 18_172_538,
     "cifar10_ghost_resnet56": 438_010,
     "cifar10_ghost_vgg16": 7_650_474,
     "cifar10_resnet20": 269_722,

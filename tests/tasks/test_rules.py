@@ -24,7 +24,7 @@ from leanconv.tasks import Recipe
     ("weights", 3, "must be of type Path | None, got 3"),
     ("decay_epochs", ["a"], "must be of type tuple"),
     ("decay_epochs", (5, 3), "must be rising"),
-    ("decay_epochs", (5,), "needs the schedule 'steps'"),
+    ("decay_epochs", (5,), r"must be empty with the schedule 'cosine', got \(5,\)"),
     ("schedule", "cosin", "did you mean 'cosine'"),
     ("schedule", "steps", "must name at least one epoch"),
     ("precision", "fp16", "did you mean"),
@@ -65,6 +65,7 @@ from leanconv.tasks import Recipe
     ("erasing", 1.1, "must be from 0 to 1"),
     ("erasing", 0.4, "'erasing' needs data"),
     ("erasing_count", 0, "must be at least 1"),
+    ("erasing_count", 2, "'erasing_count' needs data"),
     ("devices", 3, "must be a multiple of 3"),
 ])
 def test_a_wrong_value_is_refused(key, value, message):
@@ -73,6 +74,8 @@ def test_a_wrong_value_is_refused(key, value, message):
 
 
 def test_rules_across_keys():
+    with pytest.raises(ValueError, match=r"'decay_epochs' must be below epochs \(4\), got \(2, 4\)"):
+        Recipe(schedule="steps", decay_epochs=(2, 4), epochs=4)
     with pytest.raises(ValueError, match=r"multiple of 2 \(twice the processes"):
         Recipe(mixup=0.2, batch_size=33)
     with pytest.raises(ValueError, match="'ema' must be 0"):

@@ -28,7 +28,7 @@ class Build:
     Attributes:
         num_classes: Classes it tells apart; by default as many as it does by itself.
         in_chans: Channels of its images; by default 3.
-        image_size: Height and width of its images, if it doesn't tell by itself; by default 224.
+        image_size: Height and width of its images; by default what it tells by itself, or else 224.
         pretrained: Load the weights that its author published.
     """
 
@@ -46,6 +46,8 @@ class Build:
         if is_checkpoint(name):
             refuse(self, f"the checkpoint {name} says how its network is built")
             return load_model(checkpoint_path(name))
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {self.image_size}")
         in_chans = 3 if self.in_chans is None else self.in_chans
         network = create(name, num_classes=self.num_classes, in_chans=in_chans, pretrained=self.pretrained)
         known = getattr(network, "pretrained_cfg", {})

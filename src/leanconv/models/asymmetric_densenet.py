@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from timm.layers import BatchNormAct2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.densenet import DenseLayer, DenseNet
 from torch import nn
 
-from leanconv.models.resnet import imagenet
+from leanconv.models.resnet import imagenet, take_over
 from leanconv.nn import AsymmetricConv2d
 from leanconv.nn.arguments import of_conv
 from leanconv.nn.asymmetric import BRANCHES
@@ -33,7 +34,7 @@ class AsymmetricDenseNet(DenseNet):
         gamma_init, branches: as `AsymmetricConv2d` takes them.
 
     Raises:
-        ValueError: where `AsymmetricConv2d` refuses its arguments.
+        ValueError: for norms other than `nn.BatchNorm2d`, and where `AsymmetricConv2d` refuses its arguments.
 
     >>> network = AsymmetricDenseNet(block_config=(1, 1), num_classes=10)
     >>> type(network.features.denseblock2.denselayer1.conv2).__name__
@@ -46,8 +47,9 @@ class AsymmetricDenseNet(DenseNet):
         super().__init__(*arguments, **options)
         for layer in self.modules():
             if isinstance(layer, DenseLayer):
-                layer.conv2 = AsymmetricConv2d(**of_conv(layer.conv2), gamma_init=gamma_init, branches=branches)
-                for branch in layer.conv2.branches.values():
+                block: Any = AsymmetricConv2d(**of_conv(layer.conv2), gamma_init=gamma_init, branches=branches)
+                layer.conv2 = take_over(block, layer.norm2, BatchNormAct2d)
+                for branch in block.branches.values():
                     nn.init.kaiming_normal_(branch.conv.weight)
 
 

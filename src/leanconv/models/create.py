@@ -17,6 +17,7 @@ import timm
 from torch import nn
 
 from leanconv.errors import unknown
+from leanconv.nn.arguments import require_positive
 
 TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir")
 SWAPPED = "leanconv_swapped"  # builds what `save` wrote, and nothing by itself
@@ -37,15 +38,13 @@ def create(
         options: further arguments of the network.
 
     Raises:
-        ValueError: for a name that doesn't exist, or weights that don't.
+        ValueError: for a name that doesn't exist, weights that don't or can't be downloaded, or numbers that can't be.
         TypeError: where the callable returns no `torch.nn.Module`, or an option isn't one of the network's.
 
     >>> create("cifar_resnet20", num_classes=100).fc.out_features
     100
     """
-    for key, number in (("num_classes", num_classes), ("in_chans", in_chans)):
-        if number is not None and number < 1:
-            raise ValueError(f"{key} must be at least 1, got {number}")
+    require_positive(in_chans=in_chans, **{} if num_classes is None else {"num_classes": num_classes})
     source, colon, attribute = name.rpartition(":")
     if colon and source.partition(":")[0] not in TIMM_SOURCES:
         wanted = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained}
@@ -54,8 +53,8 @@ def create(
         raise unknown_model(name)
     try:
         return timm.create_model(name, pretrained, num_classes=num_classes, in_chans=in_chans, **options)
-    except RuntimeError as error:
-        remedy = "" if colon or not pretrained else f" {published_kin(name)}"
+    except (AssertionError, OSError, RuntimeError) as error:
+        remedy = "" if colon or not pretrained or timm.is_model_pretrained(name) else f" {published_kin(name)}"
         raise ValueError(f"model {name!r} can't be built: {error}{remedy}") from error
 
 

@@ -46,19 +46,20 @@ class GhostBottleneck(Bottleneck):
     def __init__(self, *arguments: Any, ratio: int = 2, cheap_kernel_size: int = 3, **options: Any) -> None:
         super().__init__(*arguments, **options)
 
-        def ghost(conv: nn.Conv2d, norm: nn.Module, activation: type[nn.Module] | None) -> nn.Module:
-            layer = GhostConv2d(**of_conv(conv), ratio=ratio, cheap_kernel_size=cheap_kernel_size,
-                                activation=activation)
+        def ghost(conv: nn.Conv2d, norm: nn.Module) -> GhostConv2d:
+            layer = GhostConv2d(**of_conv(conv), ratio=ratio, cheap_kernel_size=cheap_kernel_size, activation=None)
             return take_over(layer, norm)
 
-        self.conv1 = ghost(self.conv1, self.bn1, type(self.act1))
-        self.conv2 = ghost(self.conv2, self.bn2, type(self.act2))
-        self.conv3 = ghost(self.conv3, self.bn3, None)
+        self.conv1 = ghost(self.conv1, self.bn1)
+        self.conv1.activation = self.act1
+        self.conv2 = ghost(self.conv2, self.bn2)
+        self.conv2.activation = self.act2
+        self.conv3 = ghost(self.conv3, self.bn3)
         for inside in ("bn1", "act1", "bn2", "act2", "bn3"):
             setattr(self, inside, nn.Identity())
         if self.downsample is not None:
             *pool, conv, norm = self.downsample
-            self.downsample = nn.Sequential(*pool, ghost(conv, norm, None))
+            self.downsample = nn.Sequential(*pool, ghost(conv, norm))
 
     def zero_init_last(self) -> None:
         """The block starts as its shortcut: the last norms scale by 0.

@@ -5,6 +5,7 @@ Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020, arXiv 19
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -116,8 +117,8 @@ class GhostNet(timm.models.ghostnet.GhostNet):
         output_stride: 32; nothing else is known.
 
     Raises:
-        ValueError: for a width that isn't above 0, an unknown rounding, a pooling that changes the channels, or another
-            output stride.
+        ValueError: for a width that isn't above 0 or finite, an unknown rounding, a pooling that changes the channels,
+            or another output stride.
 
     >>> sum(parameter.numel() for parameter in GhostNet(width=0.5).parameters())
     2587292
@@ -136,8 +137,8 @@ class GhostNet(timm.models.ghostnet.GhostNet):
         nn.Module.__init__(self)  # the parent's builds its own layers
         if rounding not in ROUNDINGS:
             raise unknown("rounding", rounding, ROUNDINGS)
-        if not width > 0:
-            raise ValueError(f"width must be above 0, got {width}")
+        if not 0 < width < math.inf:
+            raise ValueError(f"width must be above 0 and finite, got {width}")
         if output_stride != 32:
             raise ValueError(f"output_stride must be 32, got {output_stride}")
         rounded, squeezed = ROUNDINGS[rounding]

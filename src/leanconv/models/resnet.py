@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg
@@ -12,6 +12,8 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from leanconv.nn.arguments import name_of_type
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def build_resnet(
@@ -60,13 +62,18 @@ def imagenet(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def take_over(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    """Gives the norms that a layer brings along the settings of the norm that they replace.
+def take_over(layer: Layer, norm: Any, kind: type[Any] = nn.BatchNorm2d) -> Layer:
+    """Gives the norms that a layer brings along the settings of the network's norm next to it.
+
+    Args:
+        layer: what brings norms along.
+        norm: whose settings they get.
+        kind: the class of batch norm that it must be.
 
     Raises:
-        ValueError: where that isn't exactly an `nn.BatchNorm2d`.
+        ValueError: where the norm is of another class, a subclass too.
     """
-    if type(norm) is not nn.BatchNorm2d:
+    if type(norm) is not kind:
         raise ValueError(f"norm_layer must be nn.BatchNorm2d, which {type(layer).__name__} brings along, "
                          f"got {name_of_type(norm)}")
     for own in layer.modules():

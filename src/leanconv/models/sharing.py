@@ -87,7 +87,7 @@ def load(source: str | Path) -> nn.Module:
         raise ValueError(f"{source} must hold a network that leanconv or timm wrote, got no {CONFIG}")
     try:
         model = timm.create_model(f"local-dir:{folder}")
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} must say how the network is built: {error!r}") from error
     load_state(model, folder / WEIGHTS)
     return model.eval()

@@ -13,7 +13,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck
 from torch import nn
 
-from leanconv.models.resnet import build_resnet, imagenet
+from leanconv.models.resnet import build_resnet, imagenet, take_over
 from leanconv.nn import SplitConv2d
 from leanconv.nn.arguments import of_conv
 
@@ -30,7 +30,7 @@ class SplitBottleneck(Bottleneck):
         alpha, group_count: as `SplitConv2d` takes them.
 
     Raises:
-        ValueError: where `SplitConv2d` refuses its arguments.
+        ValueError: for norms other than `nn.BatchNorm2d`, and where `SplitConv2d` refuses its arguments.
 
     >>> SplitBottleneck(256, 64, alpha=0.25).conv2.representative_channels
     16
@@ -40,7 +40,8 @@ class SplitBottleneck(Bottleneck):
 
     def __init__(self, *arguments: Any, alpha: float = 0.5, group_count: int = 2, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.conv2 = SplitConv2d(**of_conv(self.conv2) | {"bias": True}, alpha=alpha, group_count=group_count)
+        split = SplitConv2d(**of_conv(self.conv2) | {"bias": True}, alpha=alpha, group_count=group_count)
+        self.conv2 = take_over(split, self.bn2)
 
 
 default_cfgs = generate_default_cfgs({

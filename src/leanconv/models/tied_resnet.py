@@ -60,7 +60,7 @@ class TiedBottleneck(Bottleneck):
         ValueError: for an unknown mixer, numbers below 1, or blocks or groups that don't divide the channels.
 
     >>> block = TiedBottleneck(256, 64, base_width=18)
-    >>> block(torch.randn(1, 256, 7, 7)).shape, [split.blocks for split in block.conv2]
+    >>> block(torch.randn(1, 256, 7, 7)).shape, [split.blocks for split in block.conv2.splits]
     (torch.Size([1, 256, 7, 7]), [1, 2, 2, 2])
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -41,7 +42,10 @@ def load_state(model: nn.Module, file: str | Path) -> None:
     """
     tensors = read_state(file)
     rename = checkpoint_filter(model)
-    put(model, rename(tensors) if rename and misfits(model, tensors) else tensors, file)
+    if rename and misfits(model, tensors):
+        with contextlib.suppress(KeyError):  # of another network: timm's look for tensors by name
+            tensors = rename(tensors)
+    put(model, tensors, file)
 
 
 def read_state(file: str | Path) -> dict[str, Tensor]:

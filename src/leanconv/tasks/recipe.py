@@ -50,7 +50,7 @@ class Recipe:
         precision: Numbers used in training: fp32, or bf16 where autocast deems it safe.
         accumulate: Steps whose gradients are summed up to one update.
         augment: Whether the training images are varied at random, as is usual for the source.
-        crop_area: Smallest and largest share of a picture that a random crop takes; for folders, as the next four.
+        crop_area: Smallest and largest share of a picture that a random crop takes; for folders, as the next five.
         crop_aspect: Smallest and largest width of such a crop in multiples of its height.
         color_jitter: Brightness, contrast and saturation change by up to this share; 0 is off.
         rand_augment: RandAugment in timm's notation, as "rand-m7-mstd0.5-inc1"; empty is off.

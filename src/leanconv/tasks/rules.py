@@ -57,7 +57,8 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": ("at least 0", lambda seed: seed >= 0),
 }
 
-FOR_FOLDERS = ("crop_area", "crop_aspect", "color_jitter", "rand_augment", "erasing")  # what varies pictures in files
+# What varies pictures in files.
+FOR_FOLDERS = ("crop_area", "crop_aspect", "color_jitter", "rand_augment", "erasing", "erasing_count")
 
 
 def rising_pair(numbers: tuple[float, ...]) -> bool:
@@ -185,7 +186,13 @@ def check_together(recipe: Recipe) -> None:
                 f"{recipe.data!r}"
             )
     if recipe.decay_epochs and recipe.schedule != "steps":
-        raise ValueError(f"recipe key 'decay_epochs' needs the schedule 'steps', got {recipe.schedule!r}")
+        raise ValueError(
+            f"recipe key 'decay_epochs' must be empty with the schedule {recipe.schedule!r}, got {recipe.decay_epochs}"
+        )
+    if recipe.decay_epochs and recipe.decay_epochs[-1] >= recipe.epochs:
+        raise ValueError(
+            f"recipe key 'decay_epochs' must be below epochs ({recipe.epochs}), got {recipe.decay_epochs}"
+        )
     if recipe.schedule == "steps" and not recipe.decay_epochs:
         raise ValueError("recipe key 'decay_epochs' must name at least one epoch for the schedule 'steps', got none")
     share = recipe.processes * (2 if recipe.mixup or recipe.cutmix else 1)  # timm's mixup pairs the images of a batch

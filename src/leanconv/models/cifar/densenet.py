@@ -112,4 +112,4 @@ default_cfgs = generate_default_cfgs({"cifar_densenet40.untrained": configuratio
 @register_model
 def cifar_densenet40(pretrained: bool = False, **options: Any) -> nn.Module:
     """DenseNet-40 for CIFAR, with a growth of 12: 1,019,722 parameters, 264.81 M multiply-accumulates at 32 × 32."""
-    return build(partial(CifarDenseNet, 40, 12), "cifar_densenet40", pretrained, options)
+    return build(partial(CifarDenseNet, depth=40, growth=12), "cifar_densenet40", pretrained, options)

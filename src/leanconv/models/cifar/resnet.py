@@ -146,22 +146,22 @@ default_cfgs = generate_default_cfgs({
 @register_model
 def cifar_resnet20(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-20 for CIFAR: 269,722 parameters, 40.55 M multiply-accumulates at 32 × 32."""
-    return build(partial(CifarResNet, 20), "cifar_resnet20", pretrained, options, renamed=checkpoint_filter_fn)
+    return build(partial(CifarResNet, depth=20), "cifar_resnet20", pretrained, options, renamed=checkpoint_filter_fn)
 
 
 @register_model
 def cifar_resnet32(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-32 for CIFAR: 464,154 parameters, 68.86 M multiply-accumulates at 32 × 32."""
-    return build(partial(CifarResNet, 32), "cifar_resnet32", pretrained, options, renamed=checkpoint_filter_fn)
+    return build(partial(CifarResNet, depth=32), "cifar_resnet32", pretrained, options, renamed=checkpoint_filter_fn)
 
 
 @register_model
 def cifar_resnet44(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-44 for CIFAR: 658,586 parameters, 97.17 M multiply-accumulates at 32 × 32."""
-    return build(partial(CifarResNet, 44), "cifar_resnet44", pretrained, options, renamed=checkpoint_filter_fn)
+    return build(partial(CifarResNet, depth=44), "cifar_resnet44", pretrained, options, renamed=checkpoint_filter_fn)
 
 
 @register_model
 def cifar_resnet56(pretrained: bool = False, **options: Any) -> nn.Module:
     """ResNet-56 for CIFAR: 853,018 parameters, 125.49 M multiply-accumulates at 32 × 32."""
-    return build(partial(CifarResNet, 56), "cifar_resnet56", pretrained, options, renamed=checkpoint_filter_fn)
+    return build(partial(CifarResNet, depth=56), "cifar_resnet56", pretrained, options, renamed=checkpoint_filter_fn)

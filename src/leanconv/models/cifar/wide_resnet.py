@@ -118,4 +118,4 @@ default_cfgs = generate_default_cfgs({"cifar_wrn16_8.untrained": configuration()
 @register_model
 def cifar_wrn16_8(pretrained: bool = False, **options: Any) -> nn.Module:
     """WRN-16-8 for CIFAR: 10,962,170 parameters, 1,548.1 M multiply-accumulates at 32 × 32."""
-    return build(partial(CifarWideResNet, 16, 8), "cifar_wrn16_8", pretrained, options)
+    return build(partial(CifarWideResNet, depth=16, widening=8), "cifar_wrn16_8", pretrained, options)
