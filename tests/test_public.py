@@ -31,7 +31,8 @@ LIBRARIES = {"timm": {"models", "tasks", "cli"}, "lightning": {"tasks"}, "matplo
 
 def test_public_names() -> None:
     assert leanconv.__all__ == [
-        "Plan", "__version__", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap"]
+        "Plan", "__version__", "export_onnx", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap",
+        "verify"]
     assert all(hasattr(leanconv, name) for name in leanconv.__all__)
     with pytest.raises(AttributeError, match="no attribute 'swop'"):
         leanconv.swop  # noqa: B018

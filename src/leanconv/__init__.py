@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanconv import measure, nn, ops, surgery
     from leanconv.measure import profile
-    from leanconv.surgery import Plan, fuse, plan, swap
+    from leanconv.surgery import Plan, export_onnx, fuse, plan, swap, verify
 
 __version__ = "0.1.0"
 
-__all__ = ["Plan", "__version__", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap"]
+__all__ = [
+    "Plan", "__version__", "export_onnx", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap",
+    "verify",
+]  # fmt: skip
 
-_FLOOR_OF = {"Plan": "surgery", "fuse": "surgery", "plan": "surgery", "swap": "surgery", "profile": "measure"}
+_FLOOR_OF = dict.fromkeys(("Plan", "export_onnx", "fuse", "plan", "swap", "verify"), "surgery") | {"profile": "measure"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 import leanconv
+from leanconv.cli.export import export, verify
 from leanconv.cli.listing import doctor, models, ops, recipes
 from leanconv.cli.networks import fuse, plan, profile, swap
 from leanconv.cli.training import compare, evaluate, train
@@ -25,7 +26,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (ops, doctor, models, recipes, plan, swap, profile, fuse, train, compare):
+for command in (ops, doctor, models, recipes, plan, swap, profile, fuse, export, verify, train, compare):
     app.command(command)
 app.command(evaluate, name="eval")
 

@@ -1,0 +1,86 @@
+"""Commands that ship a network as an ONNX file: export, verify."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+import leanconv
+from leanconv.cli.options import checkpoint_path
+from leanconv.cli.output import show
+
+Out = Annotated[Path, Parameter(name=("--out", "-o"))]
+OPEN: dict[str, bool | Literal["batch"]] = {"all": True, "batch": "batch", "none": False}
+
+
+def export(
+    checkpoint: Path, /, *, out: Out, open: Literal["all", "batch", "none"] = "all", tolerance: float = 1e-4
+) -> None:
+    """Writes a trained network as an ONNX file, once ONNX Runtime has given the same numbers with it.
+
+    The file says how its images are made ready and what its classes are, as far as the checkpoint does. Fuse the
+    network first for the fastest file.
+
+    For example:
+
+        leanconv export runs/tied -o tied.onnx
+        leanconv export fused.safetensors -o fused.onnx --open batch
+
+    Args:
+        checkpoint: Folder of a finished training, or FILE.safetensors that leanconv wrote.
+        out: File to write, FILE.onnx.
+        open: Sizes of the images that the file leaves open: batch, height and width, the batch alone, or none.
+        tolerance: Largest difference that passes, over the largest output.
+    """
+    from leanconv.tasks import load_model
+
+    network, configuration = load_model(checkpoint_path(checkpoint))
+    size = configuration["image_size"]
+    with mistakes_in_one_line():
+        difference = leanconv.export_onnx(
+            network,
+            out,
+            (1, configuration["in_chans"], size, size),
+            dynamic=OPEN[open],
+            tolerance=tolerance,
+            metadata={key: json.dumps(configuration[key]) for key in ("mean", "std", "classes")},
+        )
+    show(f"equal to the network: largest relative difference {difference:.1e}", f"wrote {out}")
+
+
+def verify(file: Path, /, *, against: Path, tolerance: float = 1e-4) -> None:
+    """Runs an ONNX file and the network of a checkpoint on the same random images; fails where they differ.
+
+    For example:
+
+        leanconv verify tied.onnx --against runs/tied
+
+    Args:
+        file: FILE.onnx that `leanconv export` wrote.
+        against: Folder of a finished training, or FILE.safetensors that leanconv wrote.
+        tolerance: Largest difference that passes, over the largest output.
+    """
+    from leanconv.tasks import load_model
+
+    network, _ = load_model(checkpoint_path(against))
+    with mistakes_in_one_line():
+        difference = leanconv.verify(file, network, tolerance=tolerance)
+    show(f"equal: largest relative difference {difference:.1e}")
+
+
+@contextlib.contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Makes a user's mistake of what else ends the export: numbers that differ, packages that lack.
+
+    Raises:
+        ValueError: in their place.
+    """
+    try:
+        yield
+    except (RuntimeError, ModuleNotFoundError) as error:
+        raise ValueError(str(error)) from error
