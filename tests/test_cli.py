@@ -23,7 +23,8 @@ from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
 from leanconv.tasks.recipe import recipe_names
 
-COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eval", "compare", "fuse", "export", "verify"]
+COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eval", "compare", "fuse", "export",
+            "verify"]
 INFO = ImageInfo(
     num_classes=10, in_chans=1, image_size=16, mean=(0.5,), std=(0.25,), classes=tuple(map(str, range(10)))
 )
