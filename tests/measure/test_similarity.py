@@ -205,9 +205,9 @@ def test_mistakes_are_named():
         map_similarity(nn.Sequential(nn.Conv2d(3, 4, 1)), batch)
     with pytest.raises(ValueError, match=r"must be torch\.nn\.Conv2d modules, '1' is BatchNorm2d"):
         weight_similarity(model, ["1"])
-    with pytest.raises(ValueError, match="filters must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="filters must be a whole number of at least 1, got 0"):
         filter_similarity(model, batch, filters=0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         map_similarity(model, batch, batch_size=0)
     with pytest.raises(ValueError, match=r"got \(3, 8, 8\)"):
         filter_similarity(model, batch[0])

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from models.small_resnet import randomised
 from torch import nn
 
 import leanconv as lc
@@ -29,17 +30,6 @@ TAPS = {  # of the registered networks: channels, pixels and reductions, of 32 Ã
     "wide": ([128, 256, 512], [32, 16, 8], [1, 2, 4]),
     "dense": ([160, 304, 448], [32, 16, 8], [1, 2, 4]),
 }
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Gives each norm statistics, scales and shifts that aren't those of an identity."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-    return model.eval()
 
 
 def convs_and_linears(model: nn.Module) -> list[nn.Module]:
@@ -81,7 +71,7 @@ def sequential_form(model: nn.Module, *layers: nn.Module | int) -> nn.Sequential
 
 
 def test_cifar_quick_is_its_list_of_layers():
-    model = randomised(CifarQuick())
+    model = randomised(CifarQuick()).eval()
     plain = sequential_form(model, 5, nn.MaxPool2d(3, 2), 5, nn.AvgPool2d(3, 2), 5, nn.AvgPool2d(3, 2))
     assert plain[-3].in_features == 576
     input = torch.randn(2, 3, 32, 32)
@@ -89,7 +79,7 @@ def test_cifar_quick_is_its_list_of_layers():
 
 
 def test_vgg16_is_its_list_of_layers():
-    model = randomised(CifarVgg())
+    model = randomised(CifarVgg()).eval()
     pool = nn.MaxPool2d(2)
     plain = sequential_form(model, 3, 3, pool, 3, 3, pool, 3, 3, 3, pool, 3, 3, 3, pool, 3, 3, 3, pool)
     input = torch.randn(2, 3, 32, 32)
@@ -98,7 +88,7 @@ def test_vgg16_is_its_list_of_layers():
 
 @pytest.mark.parametrize(("out_channels", "stride"), [(4, 1), (6, 1), (4, 2)])
 def test_a_wide_block_is_its_equation(out_channels, stride):
-    block = randomised(PreActivationBlock(4, out_channels, stride))
+    block = randomised(PreActivationBlock(4, out_channels, stride)).eval()
     input = torch.randn(2, 4, 7, 6)
     residual = block.conv2(block.bn2(block.conv1(block.bn1(input).relu())).relu())
     shortcut = input
@@ -108,7 +98,7 @@ def test_a_wide_block_is_its_equation(out_channels, stride):
 
 
 def test_a_dense_layer_keeps_what_it_reads_and_adds_its_equation():
-    layer = randomised(DenseLayer(6, 4))
+    layer = randomised(DenseLayer(6, 4)).eval()
     input = torch.randn(2, 6, 5, 5)
     output = layer(input)
     assert torch.equal(output[:, :6], input)
@@ -117,7 +107,7 @@ def test_a_dense_layer_keeps_what_it_reads_and_adds_its_equation():
 
 @pytest.mark.parametrize("family", ["wide", "dense"])
 def test_a_network_of_blocks_that_begin_with_norms_ends_with_one(family):
-    model = randomised(SMALL[family]())
+    model = randomised(SMALL[family]()).eval()
     maps = model.conv1(input := torch.randn(1, 3, 9, 9))
     for layer in (model.layer1, model.layer2, model.layer3):
         maps = layer(maps)
@@ -125,7 +115,7 @@ def test_a_network_of_blocks_that_begin_with_norms_ends_with_one(family):
 
 
 def test_a_transition_averages_the_pixels_that_there_are():
-    layer = randomised(transition(4))
+    layer = randomised(transition(4)).eval()
     maps = layer.conv(layer.bn(input := torch.randn(1, 4, 5, 4)).relu())
     output = layer(input)
     assert output.shape == (1, 4, 3, 2)
@@ -135,7 +125,7 @@ def test_a_transition_averages_the_pixels_that_there_are():
 
 @pytest.mark.parametrize("family", SMALL)
 def test_the_head_can_be_changed_as_in_timm(family):
-    model = randomised(SMALL[family](num_classes=0, in_chans=2))
+    model = randomised(SMALL[family](num_classes=0, in_chans=2)).eval()
     input = torch.randn(2, 2, 33, 30)
     maps = model.forward_features(input)
     assert maps.shape == (2, *LAST[family])
@@ -187,7 +177,7 @@ def test_checkpointing_changes_no_gradient(family):
 
 @pytest.mark.parametrize(("family", "left"), [("quick", 0), ("vgg", 0), ("resnet", 0), ("wide", 7), ("dense", 12)])
 def test_fusing_gives_the_same(family, left):
-    model = randomised(SMALL[family]())
+    model = randomised(SMALL[family]()).eval()
     fused = lc.fuse(model, torch.randn(1, 3, 17, 17))
     assert sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules()) == left
     input = torch.randn(2, 3, 17, 17)
@@ -211,7 +201,7 @@ def test_what_timm_knows_and_groups(family):
 
 @pytest.mark.parametrize("family", SMALL)
 def test_weights_go_round_by_file(family, tmp_path):
-    model = randomised(SMALL[family]())
+    model = randomised(SMALL[family]()).eval()
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other = SMALL[family]().eval()
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))

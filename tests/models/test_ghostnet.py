@@ -1,23 +1,13 @@
 import pytest
 import timm
 import torch
+from models.small_resnet import randomised
 from torch import Tensor, nn
 
 import leanconv as lc
 from leanconv.measure import count
 from leanconv.models.ghostnet import GhostNet, checkpoint_filter_fn
 from leanconv.nn import GhostConv2d
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Gives each norm statistics, scales and shifts that aren't those of an identity."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-    return model.eval()
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -51,7 +41,7 @@ def test_costs_are_the_published_ones(rounding, width, params, macs, published):
 @pytest.mark.parametrize("width", ["050", "100", "130"])
 def test_it_is_timms_ghostnet(width, tmp_path):
     torch.manual_seed(0)
-    theirs = randomised(timm.create_model(f"ghostnet_{width}", num_classes=7))
+    theirs = randomised(timm.create_model(f"ghostnet_{width}", num_classes=7)).eval()
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": theirs.state_dict()}, path)
     overlay = {"file": str(path), "num_classes": 7}
@@ -65,7 +55,7 @@ def test_it_is_timms_ghostnet(width, tmp_path):
 
 def test_weights_load_by_position_too():
     torch.manual_seed(0)
-    theirs, ours = randomised(timm.create_model("ghostnet_050")), timm.create_model("ghostnet_x050").eval()
+    theirs, ours = randomised(timm.create_model("ghostnet_050")).eval(), timm.create_model("ghostnet_x050").eval()
     names = ours.state_dict()
     by_position = dict(zip(names, theirs.state_dict().values(), strict=True))
     by_name = checkpoint_filter_fn(theirs.state_dict(), ours)
@@ -106,7 +96,7 @@ def test_taps_are_the_last_maps_of_each_size():
 
 
 def test_intermediates_are_the_features():
-    model = randomised(timm.create_model("ghostnet_x050", num_classes=3))
+    model = randomised(timm.create_model("ghostnet_x050", num_classes=3)).eval()
     backbone = timm.create_model("ghostnet_x050", features_only=True).eval()
     backbone.load_state_dict({name.replace("blocks.", "blocks_"): value for name, value in model.state_dict().items()},
                              strict=False)
@@ -121,7 +111,7 @@ def test_intermediates_are_the_features():
 
 
 def test_the_head_can_be_changed_as_in_timm():
-    model = randomised(timm.create_model("ghostnet_x050", num_classes=0, drop_rate=0.5, in_chans=4))
+    model = randomised(timm.create_model("ghostnet_x050", num_classes=0, drop_rate=0.5, in_chans=4)).eval()
     input = torch.randn(2, 4, 40, 33)
     maps = model.forward_features(input)
     assert maps.shape == (2, model.num_features, 2, 2)
@@ -149,7 +139,7 @@ def test_checkpointing_changes_no_gradient():
 
 
 def test_fusing_leaves_no_norm():
-    model = randomised(timm.create_model("ghostnet_x050", num_classes=4))
+    model = randomised(timm.create_model("ghostnet_x050", num_classes=4)).eval()
     input = torch.randn(1, 3, 33, 35)
     fused = lc.fuse(model, input)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())

@@ -114,11 +114,11 @@ def test_ddf_is_the_equation(problem, with_kernels) -> None:
 
 
 def close(actual, expected, tolerance) -> None:
-    """Near in proportion to the largest value: sums over many pixels round in proportion to their terms."""
+    """Near in proportion to the largest value, or to 1, the size of the terms: a single sum may cancel."""
     assert actual.shape == expected.shape
     if actual.numel():
         assert torch.isfinite(actual).all()
-        error = (actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
+        error = (actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1)
         assert error <= tolerance, f"relative error {error:.1e}"
 
 

@@ -54,7 +54,8 @@ def main(tokens: Sequence[str] | None = None) -> None:
         package = (error.name or "leanconv").partition(".")[0]
         if debugging or package == "leanconv":
             raise
-        stop(2, f"this command needs {package}: pip install 'leanconv[train]'")
+        extra = "export" if package.startswith("onnx") else "train"
+        stop(2, f"this command needs {package}: pip install 'leanconv[{extra}]'")
 
 
 def stop(code: int, message: object) -> NoReturn:

@@ -75,12 +75,12 @@ def verify(file: Path, /, *, against: Path, tolerance: float = 1e-4) -> None:
 
 @contextlib.contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
-    """Makes a user's mistake of what else ends the export: numbers that differ, packages that lack.
+    """Makes a user's mistake of numbers that differ.
 
     Raises:
         ValueError: in their place.
     """
     try:
         yield
-    except (RuntimeError, ModuleNotFoundError) as error:
+    except RuntimeError as error:
         raise ValueError(str(error)) from error

@@ -11,20 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.errors import unknown
+from leanconv.modes import evaluating
 
 Outputs = dict[str, list[Tensor]]  # by path of a layer, what each of its calls gave
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode and gives each module its own mode back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def observe(

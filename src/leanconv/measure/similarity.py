@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leanconv.measure.batches import Batches, Images
 from leanconv.measure.guided import GuidedGradients, require_activations
 from leanconv.measure.layer_similarity import LayerSimilarity, Similarity
-from leanconv.measure.observing import gradients, named_layers, observe, recording, require_images
+from leanconv.measure.observing import gradients, named_layers, observe, recording
 from leanconv.nn import DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d
+from leanconv.nn.arguments import require_positive
 
 CONVOLUTIONS = (nn.Conv2d, DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d)
 PATTERN_BYTES = 2**29  # of patterns held at once; one layer's may be more
 
-Images = Tensor | Iterable[Any]
 Progress = Callable[[int, int], object]
 
 
@@ -66,7 +66,7 @@ def filter_similarity(
     >>> [tuple(layer.matrix.shape) for layer in similarity.layers]
     [(4, 4), (8, 8)]
     """
-    require_at_least_one(filters=filters, batch_size=batch_size)
+    require_positive(filters=1 if filters is None else filters, batch_size=batch_size)
     batches = Batches(images, batch_size)
     example = batches.example()
     widths = layer_widths(model, example, layers)
@@ -107,7 +107,7 @@ def map_similarity(
     >>> map_similarity(nn.Sequential(model), torch.randn(2, 1, 8, 8))["0"].most_similar()
     [(0, 1, 1.0)]
     """
-    require_at_least_one(batch_size=batch_size)
+    require_positive(batch_size=batch_size)
     batches = Batches(images, batch_size)
     widths = layer_widths(model, batches.example(), layers)
     sums: dict[str, Tensor] = {}
@@ -149,46 +149,6 @@ def weight_similarity(model: nn.Module, layers: Sequence[str] | None = None) -> 
         weights = conv.weight.detach().flatten(1)
         results.append(LayerSimilarity(name, range(len(weights)), len(weights), cosines(weights)))
     return Similarity("weights", results)
-
-
-class Batches:
-    """Images in batches, as often as they are asked for.
-
-    Attributes:
-        count: how many images there were when they were last gone through.
-    """
-
-    def __init__(self, images: Images, batch_size: int) -> None:
-        if isinstance(images, Tensor):
-            require_images(images)
-            images = images.split(batch_size)
-        if isinstance(images, Iterator) or not hasattr(images, "__len__"):
-            raise TypeError("images must be a tensor or a collection of batches that can be gone through again, "
-                            f"a list or a data loader, got {type(images).__name__}")
-        self.images = images
-        self.count = 0
-
-    def __len__(self) -> int:
-        return len(self.images)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        self.count = 0
-        for batch in self.images:
-            batch = batch[0] if isinstance(batch, tuple | list) else batch
-            require_images(batch)
-            self.count += len(batch)
-            yield batch
-
-    def example(self) -> Tensor:
-        """The first image.
-
-        Raises:
-            ValueError: where there is none.
-        """
-        first = next(iter(self), None)
-        if first is None or not len(first):
-            raise ValueError("images must hold at least one image, got none")
-        return first[:1]
 
 
 def add_patterns(
@@ -254,16 +214,6 @@ def require_layers(model: nn.Module, names: Iterable[str]) -> None:
     """
     if not list(names):
         raise ValueError(f"layers must be named: {type(model).__name__} runs no convolution larger than 1 × 1")
-
-
-def require_at_least_one(**arguments: int | None) -> None:
-    """
-    Raises:
-        ValueError: for a number below 1.
-    """
-    for name, number in arguments.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
 
 
 def draw(width: int, filters: int | None, seed: int) -> list[int]:

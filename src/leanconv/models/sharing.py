@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from leanconv.errors import unknown
+from leanconv.files import make_folder, moved_into_place
 from leanconv.models import swapped  # noqa: F401  (registers the networks of plans)
 from leanconv.models.create import SWAPPED
 from leanconv.models.weights import load_state, misfits, owned
@@ -60,14 +60,11 @@ def save(
     (['a', 'b', 'c'], True)
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as name:
-        temporary = Path(name)
+    make_folder(folder)
+    with moved_into_place(folder) as temporary:
         write_config(model, temporary / CONFIG, classes, preprocessing or {}, plans)
         require_same(model, temporary)
         save_file(owned(model.state_dict()), temporary / WEIGHTS, {"format": "pt"})
-        for file in (WEIGHTS, CONFIG):
-            os.replace(temporary / file, folder / file)
 
 
 def load(source: str | Path) -> nn.Module:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import jinja2
 
+from leanconv.files import make_folder, write
 from leanconv.report.cost_plot import cost_figure, cost_points
 from leanconv.report.learning_plot import COURSES, learning_figure
 from leanconv.report.pictures import INK, STAND_IN, Picture, png, svg
 from leanconv.report.style import styles
 from leanconv.report.words import headline, remarks
 from leanconv.tasks.comparison import Comparison
-from leanconv.tasks.files import make_folder, write
 
 
 def write_report(comparison: Comparison, folder: str | Path) -> Path:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 import leanconv
+from leanconv.files import moved_into_place
 from leanconv.surgery.verifying import (
     OnnxFile,
     four_sizes,
@@ -66,6 +64,7 @@ def export_onnx(
         ModuleNotFoundError: where the extra `export` isn't installed.
         OSError: where the file can't be written.
 
+    >>> from tempfile import TemporaryDirectory
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> with TemporaryDirectory() as folder:
     ...     export_onnx(model, f"{folder}/model.onnx", (1, 3, 8, 8)) < 1e-5
@@ -85,9 +84,9 @@ def export_onnx(
     require_taken(model, shapes)
     program = traced(model, example, dynamic)
     program.model.metadata_props.update({**(metadata or {}), **ours, "opset": str(program.model.opset_imports[""])})
-    with moved_into_place(path) as temporary:
-        program.save(temporary)
-        return largest_difference(model, OnnxFile(temporary), shapes, tolerance)
+    with moved_into_place(path.parent) as folder:  # weights in a second file come first: its name is longer
+        program.save(folder / path.name)
+        return largest_difference(model, OnnxFile(folder / path.name), shapes, tolerance)
 
 
 def writable(path: str | Path) -> Path:
@@ -117,22 +116,3 @@ def traced(model: nn.Module, example: tuple[int, ...], dynamic: bool | Literal["
     if custom := {f"{node.domain}::{node.op_type}" for node in nodes if node.domain not in STANDARD}:
         raise ValueError(f"the model can't be exported to standard operators, it needs {', '.join(sorted(custom))}")
     return program
-
-
-@contextlib.contextmanager
-def moved_into_place(path: Path) -> Iterator[Path]:
-    """Gives a temporary path; what lies there at the end, and beside it, goes to `path`, unless something is raised.
-
-    Raises:
-        OSError: the disk is full or the folder can't be written; what the file held before is still there.
-    """
-    try:
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder) / path.name
-            # Weights in a second file come first: their name is longer.
-            for file in sorted(Path(folder).iterdir(), key=lambda file: -len(file.name)):
-                with open(file, "rb") as written:
-                    os.fsync(written.fileno())
-                os.replace(file, path.with_name(file.name))
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error

@@ -13,10 +13,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
 from leanconv.errors import unknown
+from leanconv.modes import evaluating
 from leanconv.nn import AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d
 from leanconv.nn.arguments import name_of_type
 from leanconv.surgery.sites import convolutions, inside, own_layers
-from leanconv.surgery.watching import default_example, evaluating, norm_after, norm_paths, watch
+from leanconv.surgery.watching import default_example, norm_after, norm_paths, watch
 from leanconv.table import Table
 
 FORMS = ("auto", "untie", "keep")
@@ -256,11 +257,11 @@ def difference(model: nn.Module, other: nn.Module, example: Tensor) -> float:
     """
     outputs = []
     for module in (model, other):
-        with evaluating(module):
+        with torch.no_grad(), evaluating(module):
             leaves = [leaf for leaf in tree_leaves(module(example)) if isinstance(leaf, Tensor)]
             outputs.append([leaf.double() for leaf in leaves if leaf.is_floating_point() and leaf.numel()])
     if not outputs[0]:
-        raise ValueError("fuse can't prove anything: the model's output for the example holds no real numbers")
+        raise ValueError("nothing can be proven: the model's output for the example holds no real numbers")
     if [leaf.shape for leaf in outputs[0]] != [leaf.shape for leaf in outputs[1]]:
         return float("inf")
     worst = [(a - b).abs().max() / (a.abs().max() or 1.0) for a, b in zip(*outputs, strict=True)]

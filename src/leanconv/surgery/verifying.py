@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from leanconv.modes import evaluating
 from leanconv.surgery.fusing import difference
-from leanconv.surgery.watching import evaluating
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -168,7 +168,7 @@ def require_taken(model: nn.Module, shapes: Sequence[Shape]) -> None:
     """Refuses shapes that a model doesn't take."""
     for shape in shapes:
         try:
-            with evaluating(model):
+            with torch.no_grad(), evaluating(model):
                 model(random_images(shape))
         except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
             where = f"{text_of(shape)}{other_sizes(shape, shapes)}"

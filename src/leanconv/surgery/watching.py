@@ -6,8 +6,7 @@ so nothing has to be traceable: any model that runs can be watched.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from leanconv.modes import evaluating
 
 ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "linear", "matmul"}
@@ -90,19 +91,6 @@ class Watcher(TorchFunctionMode):
         return result
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in eval mode, without gradients, and gives each module its own mode back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def watch(model: nn.Module, example: Tensor) -> Flow:
     """Runs a model once in eval mode and returns the flow of its tensors.
 
@@ -127,7 +115,7 @@ def watch(model: nn.Module, example: Tensor) -> Flow:
     for name, module in model.named_modules():
         handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
     try:
-        with evaluating(model), watcher:
+        with torch.no_grad(), evaluating(model), watcher:
             answer = model(example)
     except (RuntimeError, TypeError, AssertionError, IndexError) as error:
         raise ValueError(f"example must be an input of the model, got shape {tuple(example.shape)}: {error}") from error

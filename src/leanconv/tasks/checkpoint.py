@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import leanconv
 from leanconv import surgery
+from leanconv.files import write
 from leanconv.measure import Setting
 from leanconv.models.weights import owned, put
 from leanconv.tasks.data.images import ImageInfo
-from leanconv.tasks.files import write
 from leanconv.tasks.networks import build_network
 from leanconv.tasks.recipe import Recipe
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from leanconv.files import write
 from leanconv.measure.latency import Timing
 from leanconv.measure.profiling import Column, scaled, side_by_side
 from leanconv.table import Table
-from leanconv.tasks.files import write
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

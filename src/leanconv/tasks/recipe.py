@@ -9,7 +9,7 @@ from typing import Any, Self
 import yaml
 
 from leanconv.errors import unknown
-from leanconv.tasks.files import write
+from leanconv.files import write
 from leanconv.tasks.rules import check, converted
 
 CARRIED = Path(__file__).parents[1] / "recipes"

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from leanconv.tasks.files import write
+from leanconv.files import write
 
 LAST = "last.ckpt"
 

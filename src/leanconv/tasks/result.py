@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from leanconv.tasks.files import write
+from leanconv.files import write
 
 FILE = "result.json"
 

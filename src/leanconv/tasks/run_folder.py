@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from leanconv.files import make_folder, write
 from leanconv.tasks.data import ImageData
-from leanconv.tasks.files import make_folder, write
 from leanconv.tasks.recipe import Recipe
 from leanconv.tasks.recording import LAST
 from leanconv.tasks.result import FILE

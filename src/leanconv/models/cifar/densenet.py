@@ -13,7 +13,7 @@ import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from leanconv.models.cifar.network import CifarNetwork, build, configuration
+from leanconv.models.cifar.network import PreActivationNetwork, build, configuration
 
 __all__ = ["CifarDenseNet"]
 
@@ -43,11 +43,10 @@ def transition(channels: int) -> nn.Sequential:
     ))
 
 
-class CifarDenseNet(CifarNetwork):
+class CifarDenseNet(PreActivationNetwork):
     """A 3x3 stem with 16 channels, three blocks of n dense layers with transitions in between, a norm and a ReLU.
 
-    A norm follows none of its convolutions alone, so the operators that take a convolution with its norm ("asymmetric"
-    and "ghost") have nothing to take.
+    A norm follows none of its convolutions alone: "asymmetric" and "ghost" need `norms=add` to take any.
 
     Args:
         depth: 3n + 4.
@@ -77,29 +76,16 @@ class CifarDenseNet(CifarNetwork):
             raise ValueError(f"depth must be 3n + 4 for a whole n of at least 1, got {depth}")
         if growth < 1:
             raise ValueError(f"growth must be at least 1, got {growth}")
-        super().__init__(num_classes, in_chans, drop_rate)
         layers = (depth - 4) // 3
         first, second, third = (STEM + index * layers * growth for index in (1, 2, 3))
-        self.conv1 = nn.Conv2d(in_chans, STEM, 3, padding=1, bias=False)
-        self.layer1 = nn.Sequential(*dense_layers(STEM, growth, layers))  # H × W
-        self.layer2 = nn.Sequential(transition(first), *dense_layers(first, growth, layers))  # ⌈H/2⌉ × ⌈W/2⌉
-        self.layer3 = nn.Sequential(transition(second), *dense_layers(second, growth, layers))  # ⌈H/4⌉ × ⌈W/4⌉
-        self.norm = nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(third), act=nn.ReLU(inplace=True)))
-        self.feature_info = [
-            {"num_chs": first, "reduction": 1, "module": "layer1"},
-            {"num_chs": second, "reduction": 2, "module": "layer2"},
-            {"num_chs": third, "reduction": 4, "module": "norm"},
-        ]
-        self.add_head(third, global_pool)
-
-    def stem(self, images: Tensor) -> Tensor:
-        return self.conv1(images)
-
-    def blocks(self) -> list[nn.Module]:
-        return [*self.layer1, *self.layer2, *self.layer3]
-
-    def tail(self, maps: Tensor) -> Tensor:
-        return self.norm(maps)
+        super().__init__(
+            [
+                nn.Sequential(*dense_layers(STEM, growth, layers)),
+                nn.Sequential(transition(first), *dense_layers(first, growth, layers)),
+                nn.Sequential(transition(second), *dense_layers(second, growth, layers)),
+            ],
+            (STEM, first, second, third), num_classes, in_chans, global_pool, drop_rate,
+        )
 
 
 def dense_layers(in_channels: int, growth: int, count: int) -> list[nn.Module]:

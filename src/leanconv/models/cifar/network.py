@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -114,6 +114,41 @@ class CifarNetwork(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Which parameters lie at which depth, for layer-wise learning rates in timm."""
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+
+
+class PreActivationNetwork(CifarNetwork):
+    """A 3x3 stem, three stages of ever smaller maps, a norm and a ReLU: for blocks that begin with a norm.
+
+    Args:
+        stages: each takes half the height and width of the one before it.
+        widths: channels of the stem and of each stage.
+        num_classes, in_chans, drop_rate: as for `CifarNetwork`.
+        global_pool: how the last maps are pooled, a name of timm's: "avg", "max", "" (not at all) and others.
+    """
+
+    def __init__(
+        self, stages: Sequence[nn.Sequential], widths: Sequence[int], num_classes: int, in_chans: int, global_pool: str,
+        drop_rate: float,
+    ) -> None:
+        super().__init__(num_classes, in_chans, drop_rate)
+        self.conv1 = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
+        self.layer1, self.layer2, self.layer3 = stages  # H × W, ⌈H/2⌉ × ⌈W/2⌉, ⌈H/4⌉ × ⌈W/4⌉
+        self.norm = nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(widths[3]), act=nn.ReLU(inplace=True)))
+        self.feature_info = [
+            {"num_chs": widths[1], "reduction": 1, "module": "layer1"},
+            {"num_chs": widths[2], "reduction": 2, "module": "layer2"},
+            {"num_chs": widths[3], "reduction": 4, "module": "norm"},
+        ]
+        self.add_head(widths[3], global_pool)
+
+    def stem(self, images: Tensor) -> Tensor:
+        return self.conv1(images)
+
+    def blocks(self) -> list[nn.Module]:
+        return [*self.layer1, *self.layer2, *self.layer3]
+
+    def tail(self, maps: Tensor) -> Tensor:
+        return self.norm(maps)
 
 
 def unit(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from leanconv.models.cifar.network import CifarNetwork, build, configuration
+from leanconv.models.cifar.network import PreActivationNetwork, build, configuration
 
 __all__ = ["CifarWideResNet"]
 
@@ -46,12 +46,11 @@ class PreActivationBlock(nn.Module):
         return self.shortcut(input) + residual
 
 
-class CifarWideResNet(CifarNetwork):
+class CifarWideResNet(PreActivationNetwork):
     """A 3x3 stem with 16 channels, three stages of n blocks with 16w, 32w and 64w channels, a norm and a ReLU.
 
-    In it, a norm follows the first convolution of each block alone. The operators that take a convolution with its
-    norm ("asymmetric" and "ghost") take no other, unlike the code of ACNet, which gives each convolution three norms
-    besides the one that's before it.
+    In it, a norm follows the first convolution of each block alone: "asymmetric" and "ghost" take no other, unless
+    with `norms=add`, as the code of ACNet does.
 
     Args:
         depth: 6n + 4.
@@ -81,29 +80,12 @@ class CifarWideResNet(CifarNetwork):
             raise ValueError(f"depth must be 6n + 4 for a whole n of at least 1, got {depth}")
         if widening < 1:
             raise ValueError(f"widening must be at least 1, got {widening}")
-        super().__init__(num_classes, in_chans, drop_rate)
         blocks = (depth - 4) // 6
         first, second, third = 16 * widening, 32 * widening, 64 * widening
-        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
-        self.layer1 = stage(16, first, 1, blocks)  # H × W
-        self.layer2 = stage(first, second, 2, blocks)  # ⌈H/2⌉ × ⌈W/2⌉
-        self.layer3 = stage(second, third, 2, blocks)  # ⌈H/4⌉ × ⌈W/4⌉
-        self.norm = nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(third), act=nn.ReLU(inplace=True)))
-        self.feature_info = [
-            {"num_chs": first, "reduction": 1, "module": "layer1"},
-            {"num_chs": second, "reduction": 2, "module": "layer2"},
-            {"num_chs": third, "reduction": 4, "module": "norm"},
-        ]
-        self.add_head(third, global_pool)
-
-    def stem(self, images: Tensor) -> Tensor:
-        return self.conv1(images)
-
-    def blocks(self) -> list[nn.Module]:
-        return [*self.layer1, *self.layer2, *self.layer3]
-
-    def tail(self, maps: Tensor) -> Tensor:
-        return self.norm(maps)
+        super().__init__(
+            [stage(16, first, 1, blocks), stage(first, second, 2, blocks), stage(second, third, 2, blocks)],
+            (16, first, second, third), num_classes, in_chans, global_pool, drop_rate,
+        )
 
 
 def stage(in_channels: int, out_channels: int, stride: int, blocks: int) -> nn.Sequential:

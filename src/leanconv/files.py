@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -29,6 +32,29 @@ def write(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path} ({len(content)} bytes): {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def moved_into_place(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder; the files in it at the end go to `folder`, those of longer names first.
+
+    Each is whole before it takes its place. If anything is raised meanwhile, none does.
+
+    Args:
+        folder: exists.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written.
+    """
+    try:
+        with TemporaryDirectory(prefix=".leanconv-", dir=folder) as temporary:
+            yield Path(temporary)
+            for file in sorted(Path(temporary).iterdir(), key=lambda file: -len(file.name)):
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write into {folder}: {error.strerror or error}") from error
 
 
 def make_folder(folder: Path) -> None:

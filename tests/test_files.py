@@ -1,6 +1,6 @@
 import pytest
 
-from leanconv.tasks.files import make_folder, write
+from leanconv.files import make_folder, write
 
 
 def test_write_replaces_and_leaves_nothing_else(tmp_path):
