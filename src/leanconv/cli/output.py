@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress
@@ -21,22 +22,37 @@ def show(*what: RenderableType) -> None:
             print(each, flush=True)
 
 
+@contextlib.contextmanager
+def bar(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that moves a bar on stderr, shown once it takes a while, to how much is done of how much.
+
+    Args:
+        doing: a word before the bar.
+    """
+    console = Console(stderr=True)
+    began = time.monotonic()
+    line = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = line.add_task(doing, total=None)
+
+    def step(done: int, total: int) -> None:
+        line.update(task, completed=done, total=total)
+        if time.monotonic() - began > PATIENCE:
+            line.start()
+
+    try:
+        yield step
+    finally:
+        line.stop()
+
+
 def watched(names: Sequence[str], doing: str) -> Iterator[str]:
-    """The same names, with a bar on stderr while they are gone through, once that takes a while.
+    """The same names, with a bar while they are gone through.
 
     Args:
         names: one after the other.
         doing: a word before the bar.
     """
-    console = Console(stderr=True)
-    began = time.monotonic()
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task(doing, total=len(names))
-    try:
-        for name in names:
+    with bar(doing) as step:
+        for done, name in enumerate(names, start=1):
             yield name
-            bar.advance(task)
-            if time.monotonic() - began > PATIENCE:
-                bar.start()
-    finally:
-        bar.stop()
+            step(done, len(names))

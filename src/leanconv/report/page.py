@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import jinja2
-
 from leanconv.files import make_folder, write
 from leanconv.report.cost_plot import cost_figure, cost_points
+from leanconv.report.findings import Section, rendered
 from leanconv.report.learning_plot import COURSES, learning_figure
 from leanconv.report.pictures import INK, STAND_IN, Picture, png, svg
 from leanconv.report.style import styles
@@ -54,16 +54,12 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     return path
 
 
-def page(comparison: Comparison, costs: list[Picture], courses: list[Picture]) -> str:
-    """The text of the page with these pictures; what users named, operators for instance, is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("template.html").render(
+def page(
+    comparison: Comparison, costs: Sequence[Picture], courses: Sequence[Picture], sections: Sequence[Section] = ()
+) -> str:
+    """The text of the page with these pictures, and with further sections below them."""
+    return rendered(
+        "comparison.html",
         comparison=comparison,
         headline=headline(comparison),
         table=comparison.table(),
@@ -71,6 +67,7 @@ def page(comparison: Comparison, costs: list[Picture], courses: list[Picture]) -
         looks=[styles(comparison)[row.operator] for row in comparison.rows],
         costs=costs,
         courses=courses,
+        sections=sections,
         trained=sum(len(row.trainings) for row in comparison.rows),
         period=period(comparison.setting["started"], comparison.setting["finished"]),
         recipe={key: value for key, value in comparison.recipe.items() if value not in (None, "", [])},

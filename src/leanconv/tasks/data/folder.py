@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from leanconv.tasks.data.images import ImageData, ImageSet, normalisation
+from leanconv.tasks.data.images import ImageData, ImageInfo, ImageSet, normalisation
 from leanconv.tasks.data.pictures import SUFFIXES, open_picture
 from leanconv.tasks.data.screening import screen
 from leanconv.tasks.data.splitting import limited, stratified_split
@@ -127,6 +127,24 @@ def image_folder(recipe: Recipe, *, progress: bool = True) -> ImageData:
         f"3×{size}×{size}, {len(classes)} classes",
         unreadable=unreadable,
     )
+
+
+def file_images(files: Files, info: ImageInfo) -> FileImages:
+    """Image files as a network sees them that takes such images: cropped at the centre, in grey if it wants that.
+
+    Raises:
+        ValueError: the network's images are neither grey nor in colour.
+    """
+    from timm.data import create_transform
+
+    if info.in_chans not in (1, 3):
+        raise ValueError(f"in_chans of a network for image files must be 1 or 3, got {info.in_chans}")
+    central = create_transform(info.image_size, interpolation="bicubic", normalize=False)
+
+    def prepare(picture: Image) -> Tensor:
+        return central(picture.convert("L") if info.in_chans == 1 else picture)
+
+    return FileImages(files, info.mean, info.std, prepare)
 
 
 def found(root: Path) -> tuple[tuple[str, ...], Files, Files]:

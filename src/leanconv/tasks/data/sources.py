@@ -66,5 +66,5 @@ def prepared_for(data: ImageData, info: ImageInfo) -> ImageData:
 
 
 def named(info: ImageInfo) -> bool:
-    """Whether the classes have names, not just numbers."""
-    return info.classes != tuple(map(str, range(info.num_classes)))
+    """Whether the classes are known by names, not just numbers."""
+    return info.classes not in ((), tuple(map(str, range(info.num_classes))))
