@@ -25,7 +25,7 @@ def row() -> Callable[..., Row]:
                 {
                     "train_loss": [2.0, 1.0, 0.5],
                     "test_loss": [2.0, None, 0.6],
-                    "test_accuracy": [10.0, accuracy - 5, accuracy],
+                    "test_score": [10.0, accuracy - 5, accuracy],
                 },
             )
             for seed, accuracy in enumerate(accuracies)

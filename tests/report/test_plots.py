@@ -17,7 +17,7 @@ def test_points_are_the_numbers_of_the_rows(both):
     assert [point.operator for point in points["ms per image, batch 1"]] == ["dense", "tied"]
     tied = points["ms per image, batch 1"][1]
     assert (tied.cost, tied.low, tied.high) == pytest.approx((2.0, 1.96, 2.04))
-    assert (tied.accuracy, tied.spread) == pytest.approx((96.5, 0.5**0.5))
+    assert (tied.score, tied.spread) == pytest.approx((96.5, 0.5**0.5))
     assert points["MACs (M) per image"][0].cost == 8.0
 
 
@@ -34,7 +34,7 @@ def test_each_point_has_its_bars_inside_the_axes(both):
         assert left == 0
         for point in found:
             assert left <= point.low <= point.high <= right
-            assert bottom <= point.accuracy - point.spread <= point.accuracy + point.spread <= top
+            assert bottom <= point.score - point.spread <= point.score + point.spread <= top
 
 
 def test_curves_are_a_line_a_training_and_one_for_the_mean(both):
@@ -48,7 +48,7 @@ def test_curves_are_a_line_a_training_and_one_for_the_mean(both):
 def test_a_single_epoch_with_a_loss_that_is_not_finite_is_drawn(row, comparison):
     broken = row("dense", [50.0, 60.0])
     for training in broken.trainings:
-        training.curve.update(train_loss=[None], test_accuracy=[50.0])
+        training.curve.update(train_loss=[None], test_score=[50.0])
     figure = learning_figure(comparison(broken), ink="black")
     figure.draw_without_rendering()
     assert [len(axes.texts) for axes in figure.axes] == [1, 0]

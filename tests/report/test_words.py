@@ -53,15 +53,24 @@ def test_nothing_is_said_of_what_is_not_trained(row, comparison, found, trained)
 def test_remarks_stand_below_the_columns_of_the_table(row, comparison):
     dense = row("dense", [97.0, 98.0], 4000, 8_000_000, 1.0)
     tied = row("tied", [90.0, 91.0], 1000, 4_000_000, 1.5)
-    table = comparison(dense, tied).table()
-    assert remarks(dense, dense) == [""] * len(table.columns)
-    assert dict(zip(table.columns, remarks(tied, dense), strict=True)) == {
+    result = comparison(dense, tied)
+    table = result.table()
+    assert remarks(dense, result) == [""] * len(table.columns)
+    assert dict(zip(table.columns, remarks(tied, result), strict=True)) == {
         "operator": "",
-        "accuracy %": "7 points less, beyond the spread of 2 seeds",
+        "accuracy (%)": "7 points less, beyond the spread of 2 seeds",
         "params (k)": "4.0× fewer",
         "MACs (M)": "2.0× fewer",
         "ms b1": "1.5× slower",
         "ms b32": "1.5× slower",
         "train s": "",
     }
-    assert remarks(row("tied", [], 1000, 4_000_000, None), dense) == ["", "", "4.0× fewer", "2.0× fewer", "", "", ""]
+    assert remarks(row("tied", [], 1000, 4_000_000, None), result) == ["", "", "4.0× fewer", "2.0× fewer", "", "", ""]
+
+
+def test_where_lower_is_better_less_is_a_gain(row, comparison):
+    first, second = row("dense", [9.0, 9.4], 4000, 8_000_000, 1.0), row("tied", [5.0, 5.2], 1000, 4_000_000, 0.5)
+    result = comparison(first, second, task="depth")
+    assert "tied reaches RMSE 5.10 ± 0.14 where dense reaches 9.20 ± 0.28: 4.1 less, beyond" in headline(result)
+    assert "AP 5.10" in headline(comparison(first, second, task="detection"))
+    assert result.table().columns[1] == "RMSE"

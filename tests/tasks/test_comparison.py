@@ -54,7 +54,7 @@ def trained(monkeypatch):
 
 
 def accuracies(comparison: Comparison) -> dict[str, list[float]]:
-    return {row.operator: [training.accuracy for training in row.trainings] for row in comparison.rows}
+    return {row.operator: [training.score for training in row.trainings] for row in comparison.rows}
 
 
 def stored(folder) -> dict:
@@ -66,13 +66,13 @@ def test_numbers_are_those_of_the_run_folders(whole, folder):
     assert whole.seeds == SEEDS
     for row, name in zip(stored(folder)["rows"], ("dense", "tied-blocks-2"), strict=True):
         first, second = (Result.load(folder / name / f"seed-{seed}") for seed in SEEDS)
-        assert row["accuracy"] == pytest.approx(50 * (first.accuracy + second.accuracy))
-        assert row["spread"] == pytest.approx(100 * abs(first.accuracy - second.accuracy) / 2**0.5)
+        assert row["score"] == pytest.approx(50 * (first.scores["accuracy"] + second.scores["accuracy"]))
+        assert row["spread"] == pytest.approx(100 * abs(first.scores["accuracy"] - second.scores["accuracy"]) / 2**0.5)
         assert row["train_seconds"] == pytest.approx((first.seconds + second.seconds) / 2)
         assert row["params"] < first.params, "folded norms are gone"
         metrics = json.loads((folder / name / "seed-1" / "metrics.json").read_text())
         assert row["trainings"][1]["curve"]["train_loss"] == [epoch["train_loss"] for epoch in metrics]
-        assert row["trainings"][1]["curve"]["test_accuracy"] == [100 * epoch["test_accuracy"] for epoch in metrics]
+        assert row["trainings"][1]["curve"]["test_score"] == [100 * epoch["test_accuracy"] for epoch in metrics]
 
 
 def test_counts_are_those_of_the_layers(whole):
@@ -90,7 +90,7 @@ def test_csv_and_json_hold_the_same_numbers(whole, folder):
     for line, row in zip(lines, stored(folder)["rows"], strict=True):
         assert line["operator"] == row["operator"]
         assert int(line["trainings"]) == 2
-        for name in ("accuracy", "spread", "params", "macs", "train_seconds"):
+        for name in ("score", "spread", "params", "macs", "train_seconds"):
             assert float(line[name]) == row[name]
         for batch in ("1", "32"):
             low, median, high = (float(line[f"ms_b{batch}{part}"]) for part in ("_low", "", "_high"))
@@ -112,7 +112,7 @@ def test_it_loads_from_its_folder_and_prints(whole, folder):
     assert Comparison.load(folder) == whole
     text = str(whole)
     row = whole.rows[1]
-    assert re.search(rf"tied:blocks=2 +{row.accuracy:.2f} ± {row.spread:.2f} ", text)
+    assert re.search(rf"tied:blocks=2 +{row.score:.2f} ± {row.spread:.2f} ", text)
     assert "seeds 0, 1" in text
     assert "1 thread, 1×3×16×16, float32, channels_last" in text
 
@@ -175,7 +175,7 @@ def test_operators_and_seeds_can_be_added(recipe, tmp_path, trained):
 
 def test_finished_it_is_only_read(whole, recipe, folder, monkeypatch):
     before = stored(folder)
-    monkeypatch.setattr(comparing, "open_data", lambda *call, **named: pytest.fail("opened the data"))
+    monkeypatch.setattr(comparing, "task_named", lambda *call, **named: pytest.fail("opened the data"))
     assert compare(recipe, OPERATORS, SEEDS, folder) == whole
     assert compare(recipe, ["dense"], [1], folder) == whole
     with pytest.raises(ValueError, match=r"another epochs \(2 there, 5 here\)"):
@@ -236,8 +236,8 @@ def test_a_line_tells_of_each_finished_training(recipe, tmp_path, capsys):
     first, second = capsys.readouterr().err.splitlines()
     dense, tied = comparison.rows
     time = r"after \d+ s"
-    assert re.fullmatch(f"dense, seed 0: {dense.accuracy:.2f}% {time}; 1 of 2 trained, about 0.. min left", first)
-    assert re.fullmatch(f"tied:blocks=2, seed 0: {tied.accuracy:.2f}% {time}; 2 of 2 trained", second)
+    assert re.fullmatch(f"dense, seed 0: accuracy {dense.score:.2f}% {time}; 1 of 2 trained, about 0.. min left", first)
+    assert re.fullmatch(f"tied:blocks=2, seed 0: accuracy {tied.score:.2f}% {time}; 2 of 2 trained", second)
     compare(recipe, [*OPERATORS, "tied:blocks=4"], [0], tmp_path, progress=False)
     assert capsys.readouterr().err == ""
 
@@ -277,7 +277,7 @@ def test_what_holds_no_comparison_is_not_loaded(tmp_path, content, message):
 def test_a_spread_needs_two_trainings_and_a_mean_one():
     rows = [Row("dense", 1, 1, [Training(seed, accuracy, 2.0) for seed, accuracy in enumerate(found)])
             for found in ([], [90.0], [90.0, 96.0, 93.0])]
-    assert [row.accuracy for row in rows] == [None, 90.0, 93.0]
+    assert [row.score for row in rows] == [None, 90.0, 93.0]
     assert [row.spread for row in rows] == [None, None, 3.0]
     assert [row.train_seconds for row in rows] == [None, 2.0, 2.0]
 

@@ -14,7 +14,7 @@ import sys
 from leanconv.tasks import Recipe, train
 
 for recipe, folder in zip(sys.argv[1::2], sys.argv[2::2]):
-    print(train(Recipe.load(recipe), folder).accuracy, flush=True)
+    print(train(Recipe.load(recipe), folder).scores['accuracy'], flush=True)
 """
 
 
@@ -31,10 +31,10 @@ def test_two_processes_train_what_one_trains(quick, tmp_path, script):
     assert ran.stderr == ""
     for name, seed in (("a", 0), ("b", 1)):
         result = Result.load(tmp_path / name)
-        assert ran.stdout.count(str(result.accuracy)) >= 2  # each process has it
+        assert ran.stdout.count(str(result.scores["accuracy"])) >= 2  # each process has it
         evaluation = evaluate(tmp_path / name)  # over all test images, in one process
-        assert evaluation.accuracy == pytest.approx(result.accuracy)
-        assert evaluation.loss == pytest.approx(result.loss, rel=1e-4)
+        assert evaluation.accuracy == pytest.approx(result.scores["accuracy"])
+        assert evaluation.loss == pytest.approx(result.scores["loss"], rel=1e-4)
         train(dataclasses.replace(alone, seed=seed), tmp_path / f"{name} alone")
         ours, theirs = (load_file(tmp_path / folder / "model.safetensors") for folder in (name, f"{name} alone"))
         for key, tensor in ours.items():
@@ -46,4 +46,4 @@ def test_two_processes_train_what_one_trains(quick, tmp_path, script):
 
     # Where a training runs isn't what it trains: one process finishes what two began.
     (tmp_path / "a" / "result.json").unlink()
-    assert train(alone, tmp_path / "a").accuracy == Result.load(tmp_path / "a alone").accuracy
+    assert train(alone, tmp_path / "a").scores == Result.load(tmp_path / "a alone").scores

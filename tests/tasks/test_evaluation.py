@@ -10,9 +10,9 @@ from leanconv.tasks import Result, evaluate, load_model, open_data, save_model, 
 
 def test_a_finished_training_is_tested_as_it_was(finished):
     evaluation, result = evaluate(finished), Result.load(finished)
-    assert evaluation.accuracy == result.accuracy > 0.7
-    assert evaluation.top5 == result.top5
-    assert evaluation.loss == pytest.approx(result.loss, rel=1e-5)
+    assert evaluation.accuracy == result.scores["accuracy"] > 0.7
+    assert evaluation.top5 == result.scores["top5"]
+    assert evaluation.loss == pytest.approx(result.scores["loss"], rel=1e-5)
     assert evaluation.images == 48
     assert evaluate(finished / "model.safetensors").accuracy == evaluation.accuracy
 

@@ -45,7 +45,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_every_key_is_explained():
-    documentation = Recipe.__doc__ or ""
+    documentation = "".join(kind.__doc__ or "" for kind in Recipe.__mro__)
     names = [field.name for field in dataclasses.fields(Recipe)]
     assert [name for name in names if f"\n        {name}: " not in documentation] == []
 

@@ -13,10 +13,11 @@ from sklearn.datasets import load_digits
 
 from leanconv.tasks import ImageInfo, Recipe, build_network, open_data
 from leanconv.tasks.classification import Classification
-from leanconv.tasks.feeding import Feed
+from leanconv.tasks.classifying import TASK
 from leanconv.tasks.manners import quiet
-from leanconv.tasks.recipe import CARRIED, recipe_names
+from leanconv.tasks.task import load_recipe, task_named
 from leanconv.tasks.training import PRECISIONS
+from leanconv.tasks.training_recipe import CARRIED, recipe_names
 
 CIFAR = ImageInfo(num_classes=10, in_chans=3, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, classes=())
 IMAGENET = replace(CIFAR, num_classes=1000, image_size=224)
@@ -68,7 +69,10 @@ def arrays(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> st
     return f"arrays:{path}"
 
 
-@pytest.mark.parametrize("name", recipe_names())
+CLASSIFIERS = [name for name in recipe_names() if load_recipe(name).task == "classification"]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_recipe_builds_its_network(name):
     recipe, imagenet = Recipe.load(name), name.startswith("imagenet")
     with torch.device("meta" if imagenet else "cpu"):
@@ -76,14 +80,15 @@ def test_a_recipe_builds_its_network(name):
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_recipe_trains(name, folder, arrays):
     """Two updates on handwritten digits, in the recipe's own way."""
-    data, size = (folder, 48) if name.startswith("imagenet") else (arrays, 32)
-    recipe = Recipe.load(name, data=data, image_size=size, batch_size=4, limit=8, workers=0, accelerator="cpu")
+    source, size = (folder, 48) if name.startswith("imagenet") else (arrays, 32)
+    recipe = Recipe.load(name, data=source, image_size=size, batch_size=4, limit=8, workers=0, accelerator="cpu")
     torch.manual_seed(0)
-    feed = Feed(open_data(recipe), recipe)
-    module = Classification(build_network(recipe, feed.data), recipe, num_classes=10, steps=feed.steps)
+    data = open_data(recipe)
+    feed = TASK.feed(data, recipe)
+    module = Classification(build_network(recipe, data), recipe, num_classes=10, steps=feed.steps)
     before = {key: parameter.detach().clone() for key, parameter in module.named_parameters()}
     with quiet():
         trainer = Trainer(
@@ -106,11 +111,36 @@ def test_a_recipe_trains(name, folder, arrays):
     assert changed > 0.8 * len(after)  # the rate of a warm-up may be too small for some
 
 
+OTHERS = {
+    "coco_ddf_up_faster_rcnn": 43_438_260,  # ResNet-50's 41,757,156 and three DDF-Up of 560,368
+    "coco_ghostnet_faster_rcnn": 20_395_038,
+    "coco_tied_cascade_rcnn": 67_026_366,
+    "coco_tied_mask_rcnn": 42_032_293,
+    "coco_tied_retinanet": 31_471_524,
+    "nyu_ddf_up_net_x16": 207_249,
+    "nyu_ddf_up_net_x4": 156_921,
+    "nyu_ddf_up_net_x8": 182_085,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name not in CLASSIFIERS])
+def test_a_recipe_of_another_task_builds_its_network(name):
+    recipe = load_recipe(name)
+    task = task_named(recipe.task)
+    if recipe.task == "detection":
+        info = task.info(categories=tuple(map(str, range(80))), has_masks=True)
+    else:
+        info = task.info(unit="cm", depth_mean=200.0, depth_std=90.0)
+    with torch.device("meta" if recipe.task == "detection" else "cpu"):
+        network = task.build_network(replace(recipe, pretrained=False), info)
+    assert sum(parameter.numel() for parameter in network.parameters()) == OTHERS[name]
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_tells_its_source(name):
     text = (CARRIED / f"{name}.yaml").read_text()
     assert text.startswith("# ")
-    assert name == "digits" or re.search(r"et al\.|Wang and Yu", text.partition("\nmodel:")[0])
+    assert name == "digits" or re.search(r"et al\.|Wang and Yu", text.partition("\nmodel:")[0], re.DOTALL)
     keys = re.findall(r"^(\w+):", text, re.MULTILINE)
     assert len(keys) == len(set(keys))
     assert {"model", "operator", "data", "epochs", "batch_size", "optimizer", "lr", "weight_decay"} <= set(keys)

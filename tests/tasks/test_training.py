@@ -16,7 +16,7 @@ from leanconv.tasks.recording import write_rows
 def test_a_training_learns_and_leaves_everything_in_its_folder(quick, tmp_path):
     recipe = dataclasses.replace(quick, epochs=8)
     result = train(recipe, tmp_path)
-    assert result.accuracy > 0.6
+    assert result.scores["accuracy"] > 0.6
     assert result.epochs == 8
     assert result.params == sum(tensor.numel() for name, tensor in load_file(tmp_path / "model.safetensors").items()
                                 if "running" not in name and "tracked" not in name)
@@ -28,7 +28,7 @@ def test_a_training_learns_and_leaves_everything_in_its_folder(quick, tmp_path):
     assert Result.load(tmp_path) == result
     rows = json.loads((tmp_path / "metrics.json").read_text())
     assert [row["epoch"] for row in rows] == list(range(1, 9))
-    assert rows[-1]["test_accuracy"] == result.accuracy
+    assert rows[-1]["test_accuracy"] == result.scores["accuracy"]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert sum(row["seconds"] for row in rows) == pytest.approx(result.seconds)
     with open(tmp_path / "metrics.csv", newline="") as file:
@@ -38,7 +38,7 @@ def test_a_training_learns_and_leaves_everything_in_its_folder(quick, tmp_path):
 
 def test_the_same_call_again_only_reads_the_result(quick, tmp_path, monkeypatch):
     first = train(quick, tmp_path)
-    monkeypatch.setattr("leanconv.tasks.training.open_data", lambda *call, **named: pytest.fail("opened the data"))
+    monkeypatch.setattr("leanconv.tasks.training.task_named", lambda *call, **named: pytest.fail("opened the data"))
     assert train(quick, tmp_path) == first
     assert train(dataclasses.replace(quick, workers=2), tmp_path) == first
 
@@ -139,7 +139,7 @@ def test_a_resumed_training_ends_with_the_same_weights(quick, tmp_path, monkeypa
     assert len(before) == done
     resumed = train(recipe, tmp_path / "stopped")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
-    assert (resumed.accuracy, resumed.loss) == (whole.accuracy, whole.loss)
+    assert resumed.scores == whole.scores
     rows = json.loads(metrics.read_text())
     assert rows[:done] == before
     for row, other in zip(rows, json.loads((tmp_path / "whole" / "metrics.json").read_text()), strict=True):
@@ -174,7 +174,7 @@ def test_the_average_is_what_is_tested_and_kept(quick, tmp_path):
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     kept, last = weights(tmp_path), checkpoint["current_model_state"]
     assert not torch.equal(kept["head.3.weight"], last["network.head.3.weight"])
-    assert evaluate(tmp_path).loss == pytest.approx(Result.load(tmp_path).loss, rel=1e-5)
+    assert evaluate(tmp_path).loss == pytest.approx(Result.load(tmp_path).scores["loss"], rel=1e-5)
 
 
 def test_a_damaged_last_checkpoint_is_named(quick, tmp_path):

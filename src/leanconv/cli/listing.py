@@ -74,9 +74,10 @@ def recipes() -> None:
         leanconv train --recipe cifar10_resnet20 --seed 1
     """
     from leanconv.table import Table
-    from leanconv.tasks.recipe import Recipe, recipe_names
+    from leanconv.tasks.task import load_recipe
+    from leanconv.tasks.training_recipe import recipe_names
 
-    named = {name: Recipe.load(name) for name in recipe_names()}
+    named = {name: load_recipe(name) for name in recipe_names()}
     rows = [[name, recipe.model, recipe.operator, recipe.data, recipe.epochs] for name, recipe in named.items()]
     notes = ["leanconv train --recipe NAME carries one out; other options take the place of what it says."]
     show(Table(["recipe", "model", "operator", "data", "epochs"], rows, notes=notes))

@@ -15,6 +15,8 @@ from cyclopts import Group, Parameter
 import leanconv
 from leanconv.cli.words import Switch, default_of
 from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.task import RECIPES, recipe_class
+from leanconv.tasks.training_recipe import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -161,26 +163,34 @@ def recipe_options(title: str, *, only: Collection[str] = (), without: Collectio
     """The type of a dictionary that has those keys of a recipe that the command line gives.
 
     Args:
-        title: above the options in the help.
+        title: above the options in the help, with the task for keys that one task alone has.
         only: keys to offer, whose defaults lie elsewhere; by default all, with the recipe's defaults.
         without: keys not to offer.
     """
-    hints = typing.get_type_hints(Recipe)
-    helps = dict(re.findall(r"^ {8}(\w+): (.+)$", Recipe.__doc__ or "", re.MULTILINE))
     keys: dict[str, Any] = {}
-    for field in dataclasses.fields(Recipe):
-        if field.name in without or (only and field.name not in only):
-            continue
-        default = None if only else default_of(field.default)
-        text = helps[field.name] + (f" [default: {default}]" if default else "")
-        parameter = Parameter(help=text, consume_multiple=True, negative_iterable=())
-        keys[field.name] = Annotated[hints[field.name], parameter]
+    for task in RECIPES:
+        kind = recipe_class(task)
+        hints, helps = typing.get_type_hints(kind), explained(kind)
+        for field in dataclasses.fields(kind):
+            if field.name in keys or field.name in without or (only and field.name not in only):
+                continue
+            default = None if only else default_of(field.default)
+            text = helps[field.name] + (f" [default: {default}]" if default else "")
+            group = title if task == DEFAULT_TASK else f"{title}, for {task}"
+            parameter = Parameter(help=text, consume_multiple=True, negative_iterable=(), group=Group(group))
+            keys[field.name] = Annotated[hints[field.name], parameter]
     given: Any = TypedDict("given", keys, total=False)  # type: ignore[misc]
-    return Annotated[given, Parameter(name="*", group=Group(title))]
+    return Annotated[given, Parameter(name="*")]
+
+
+def explained(kind: type) -> dict[str, str]:
+    """What the docstrings of a recipe's class say of its keys."""
+    text = "\n".join(base.__doc__ or "" for base in kind.__mro__)
+    return dict(re.findall(r"^ {8}(\w+): (.+)$", text, re.MULTILINE))
 
 
 TESTING = ("data", "data_root", "image_size", "limit", "batch_size", "workers", "accelerator", "precision",
-           "channels_last", "bad_images")  # fmt: skip
+           "channels_last", "bad_images", "flip_test", "short_sides", "long_side", "units_per_metre")  # fmt: skip
 
 if TYPE_CHECKING:
     RecipeOptions = dict[str, Any]

@@ -46,7 +46,7 @@ def specimens(models: Sequence[str], sight: Sight, build: Build, *, labelled: bo
     Raises:
         ValueError: for no model or the same twice, a network that can't be had, or images that can't.
     """
-    from leanconv.tasks.checkpoint import image_info
+    from leanconv.tasks.checkpoint import info_of
     from leanconv.tasks.evaluation import TESTED
     from leanconv.tasks.specimen import Specimen, pictures, sample
 
@@ -63,7 +63,7 @@ def specimens(models: Sequence[str], sight: Sight, build: Build, *, labelled: bo
         raise ValueError(f"{models[0]} doesn't say which images to show it: give --data or --images")
     found = []
     for name, (network, configuration) in zip(short_names(models), built.values(), strict=True):
-        info = image_info(configuration)
+        info = info_of(configuration)
         if sight.images:
             images = pictures(info, sight.images)
         else:

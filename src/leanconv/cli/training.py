@@ -6,14 +6,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 from leanconv.cli.options import ComparisonOptions, RecipeOptions, TestOptions
 from leanconv.cli.output import show
 from leanconv.cli.words import Words, require_operator, split_operators
-from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.task import SCORES, recipe_class
+from leanconv.tasks.training_recipe import DEFAULT_TASK, TrainingRecipe, read
+
+Task = Literal["classification", "detection", "depth"]
 
 
-def train(*, recipe: Path | None = None, out: Path | None = None, options: RecipeOptions | None = None) -> None:
+def train(
+    *,
+    task: Task | None = None,
+    recipe: Path | None = None,
+    out: Path | None = None,
+    options: RecipeOptions | None = None,
+) -> None:
     """Trains one network on one data set, as a recipe says. Repeated, the same command resumes or shows the result.
 
     For example:
@@ -22,20 +32,23 @@ def train(*, recipe: Path | None = None, out: Path | None = None, options: Recip
         leanconv train --recipe imagenet_ghostnet --data imagefolder:PATH
         leanconv train --recipe mine.yaml --seed 1 --out runs/1
         leanconv train --data imagefolder:flowers --model resnet18 --pretrained
+        leanconv train --task detection --data coco:PATH --backbone tied_resnet50_s
 
     Args:
+        task: What to train for; by default what the recipe says, or else classification.
         recipe: Name that `leanconv recipes` knows, or YAML file; what it leaves out has its default.
         out: Folder for the record and the weights; by default one below runs/ that is named after the recipe.
     """
     from leanconv import tasks
     from leanconv.tasks.manners import is_first_process
 
-    chosen = read_recipe(recipe, options)
+    chosen = read_recipe(recipe, options, task)
     folder = out or Path("runs") / run_name(chosen)
     with resumable():
         result = tasks.train(chosen, folder)
     if is_first_process():
-        show(f"accuracy {result.accuracy:.2%} after {result.seconds:.0f} s of training; see {folder}")
+        score = SCORES[chosen.task]
+        show(f"{score.text(result.scores[score.key])} after {result.seconds:.0f} s of training; see {folder}")
 
 
 def evaluate(checkpoint: Path, /, *, options: TestOptions | None = None) -> None:
@@ -56,6 +69,7 @@ def evaluate(checkpoint: Path, /, *, options: TestOptions | None = None) -> None
 
 def compare(
     *,
+    task: Task | None = None,
     recipe: Path | None = None,
     operators: Words = (),
     seeds: int = 2,
@@ -73,6 +87,7 @@ def compare(
         leanconv compare --model resnet18 --data imagefolder:flowers
 
     Args:
+        task: What to train for; by default what the recipe says, or else classification.
         recipe: Name that `leanconv recipes` knows, or YAML file; what it leaves out has its default.
         operators: A list with commas in between; by default the network as it is, and those that leanconv adds.
         seeds: Trainings with each operator, with seeds from 0.
@@ -81,7 +96,7 @@ def compare(
     from leanconv.report import write_report
     from leanconv.tasks import comparing
 
-    chosen = read_recipe(recipe, options)
+    chosen = read_recipe(recipe, options, task)
     with resumable():
         comparison = comparing.compare(
             chosen, split_operators(operators) if operators else None, range(seeds), out
@@ -90,17 +105,19 @@ def compare(
     show(comparison, f"report: {report}")
 
 
-def read_recipe(file: Path | None, options: RecipeOptions | None) -> Recipe:
-    """The recipe of a file, or the default one, with what the command line gives in its place."""
+def read_recipe(file: Path | None, options: RecipeOptions | None, task: str | None) -> Any:
+    """The recipe of a file, or the default one of a task, with what the command line gives in its place."""
     given = options or {}
     if "operator" in given:
         require_operator(given["operator"])
-    return Recipe.of(given) if file is None else Recipe.load(file, **given)
+    values = {} if file is None else read(file)
+    return recipe_class(task or values.get("task", DEFAULT_TASK)).of({**values, **given})
 
 
-def run_name(recipe: Recipe) -> str:
+def run_name(recipe: TrainingRecipe) -> str:
     """A name for the folder of a training.
 
+    >>> from leanconv.tasks import Recipe
     >>> run_name(Recipe(operator="tied:blocks=2", data="arrays:some/file.npz", seed=3))
     'cifar_resnet20-tied-blocks=2-arrays-file.npz-seed3'
     """

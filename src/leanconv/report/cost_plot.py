@@ -1,4 +1,4 @@
-"""The picture of accuracy against what it costs."""
+"""The picture of scores against what they cost."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from matplotlib.transforms import Bbox
 
 from leanconv.report.labels import name_points
 from leanconv.report.style import Style, finish, panels, styles
-from leanconv.tasks.comparison import BATCHES, Comparison
+from leanconv.tasks.comparison import Comparison
 
 
 @dataclass(frozen=True)
 class Point:
-    """One operator in one panel: its cost with the quartiles, its accuracy in per cent with the spread."""
+    """One operator in one panel: its cost with the quartiles, its score with the spread."""
 
     operator: str
     cost: float
     low: float
     high: float
-    accuracy: float
+    score: float
     spread: float
 
     def bars(self, axes: Axes) -> list[Bbox]:
         """The pixels that its error bars take."""
-        upright = [(self.cost, self.accuracy - self.spread), (self.cost, self.accuracy + self.spread)]
-        level = [(self.low, self.accuracy), (self.high, self.accuracy)]
+        upright = [(self.cost, self.score - self.spread), (self.cost, self.score + self.spread)]
+        level = [(self.low, self.score), (self.high, self.score)]
         return [Bbox(axes.transData.transform(bar)).padded(3) for bar in (upright, level)]
 
 
@@ -37,25 +37,25 @@ def cost_points(comparison: Comparison) -> dict[str, list[Point]]:
 
     Operators without a finished training are left out, and panels without a point.
     """
-    rows = [(row, row.accuracy, row.spread or 0.0) for row in comparison.rows if row.accuracy is not None]
+    rows = [(row, row.score, row.spread or 0.0) for row in comparison.rows if row.score is not None]
     scale, unit = (1e9, "G") if any(row.macs >= 1e9 for row, _, _ in rows) else (1e6, "M")
     points = {
         f"MACs ({unit}) per image": [
-            Point(row.operator, row.macs / scale, row.macs / scale, row.macs / scale, accuracy, spread)
-            for row, accuracy, spread in rows
+            Point(row.operator, row.macs / scale, row.macs / scale, row.macs / scale, score, spread)
+            for row, score, spread in rows
         ]
     }
-    for batch in BATCHES:
-        timed = [(row.latency[batch], row, accuracy, spread) for row, accuracy, spread in rows if batch in row.latency]
+    for batch in comparison.batches:
+        timed = [(row.latency[batch], row, score, spread) for row, score, spread in rows if batch in row.latency]
         points[f"ms per image, batch {batch}"] = [
-            Point(row.operator, time.median_ms, time.low_ms, time.high_ms, accuracy, spread)
-            for time, row, accuracy, spread in timed
+            Point(row.operator, time.median_ms, time.low_ms, time.high_ms, score, spread)
+            for time, row, score, spread in timed
         ]
     return {name: found for name, found in points.items() if found}
 
 
 def cost_figure(comparison: Comparison, points: Mapping[str, Sequence[Point]], *, ink: str) -> Figure:
-    """Accuracy against costs, side by side; bars show the spread over the seeds and the quartiles of the time.
+    """Scores against costs, side by side; bars show the spread over the seeds and the quartiles of the time.
 
     Args:
         comparison: whose operators they are.
@@ -69,11 +69,11 @@ def cost_figure(comparison: Comparison, points: Mapping[str, Sequence[Point]], *
             draw(axes, point, looks[point.operator])
         axes.margins(y=0.18)
         axes.set_xlim(0, 1.12 * max(point.high for point in found))
-        finish(axes, ink, name, "test accuracy (%)")
+        finish(axes, ink, name, f"test {comparison.score.title}")
     figure.draw_without_rendering()
     for axes, found in zip(axes_of_panels, points.values(), strict=True):
         bars = [bar for point in found for bar in point.bars(axes)]
-        places = [(point.cost, point.accuracy) for point in found]
+        places = [(point.cost, point.score) for point in found]
         name_points(axes, places, [point.operator for point in found], bars, ink=ink)
     return figure
 
@@ -81,7 +81,7 @@ def cost_figure(comparison: Comparison, points: Mapping[str, Sequence[Point]], *
 def draw(axes: Axes, point: Point, look: Style) -> None:
     axes.errorbar(
         point.cost,
-        point.accuracy,
+        point.score,
         xerr=[[point.cost - point.low], [point.high - point.cost]] if point.high > point.low else None,
         yerr=point.spread or None,
         color=look.colour,

@@ -34,18 +34,22 @@ class Course:
         return np.array([training.curve[self.key] for training in row.trainings], dtype=float)
 
 
-COURSES = (Course("test_accuracy", "test accuracy (%)", "linear"), Course("train_loss", "training loss", "log"))
+def courses_of(comparison: Comparison) -> tuple[Course, Course]:
+    """The numbers that a comparison's trainings have after each epoch."""
+    score = Course("test_score", f"test {comparison.score.title}", "linear")
+    return score, Course("train_loss", "training loss", "log")
 
 
-def learning_figure(comparison: Comparison, courses: Sequence[Course] = COURSES, *, ink: str) -> Figure:
+def learning_figure(comparison: Comparison, courses: Sequence[Course] | None = None, *, ink: str) -> Figure:
     """Numbers over the epochs, side by side: a thin line for each training, a thick one for an operator's mean.
 
     Args:
         comparison: with at least one finished training.
-        courses: one a panel.
+        courses: one a panel; by default those of `courses_of`.
         ink: colour of text and axes.
     """
     looks = styles(comparison)
+    courses = courses_of(comparison) if courses is None else courses
     rows = [row for row in comparison.rows if row.trainings]
     figure, axes_of_panels = panels(len(courses), 5.4, 3.3)
     for axes, course in zip(axes_of_panels, courses, strict=True):

@@ -9,14 +9,14 @@ from pathlib import Path
 from leanconv.files import make_folder, write
 from leanconv.report.cost_plot import cost_figure, cost_points
 from leanconv.report.findings import Section, rendered
-from leanconv.report.learning_plot import COURSES, learning_figure
+from leanconv.report.learning_plot import courses_of, learning_figure
 from leanconv.report.pictures import INK, STAND_IN, Picture, png, svg
 from leanconv.report.style import styles
-from leanconv.report.words import headline, remarks
+from leanconv.report.words import capitalised, headline, remarks
 from leanconv.tasks.comparison import Comparison
 
 
-def write_report(comparison: Comparison, folder: str | Path) -> Path:
+def write_report(comparison: Comparison, folder: str | Path, sections: Sequence[Section] = ()) -> Path:
     """Writes `report.html`, and its pictures also as `accuracy-cost.png` and `learning-curves.png`.
 
     The page stands alone: no script, nothing to load. A comparison that isn't finished is reported as far as it goes.
@@ -24,6 +24,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     Args:
         comparison: what to report.
         folder: made if need be; usually the one that the comparison is in.
+        sections: below the curves.
 
     Returns:
         The path of report.html.
@@ -42,15 +43,18 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         write(folder / "accuracy-cost.png", png(cost_figure(comparison, points, ink=INK)))
         write(folder / "learning-curves.png", png(learning_figure(comparison, ink=INK)))
         costs = [
-            svg(cost_figure(comparison, {name: found}, ink=STAND_IN), f"Accuracy against {name}")
+            svg(
+                cost_figure(comparison, {name: found}, ink=STAND_IN),
+                capitalised(f"{comparison.score.name} against {name}"),
+            )
             for name, found in points.items()
         ]
         courses = [
-            svg(learning_figure(comparison, [course], ink=STAND_IN), f"{course.name} after each epoch".capitalize())
-            for course in COURSES
+            svg(learning_figure(comparison, [course], ink=STAND_IN), capitalised(f"{course.name} after each epoch"))
+            for course in courses_of(comparison)
         ]
     path = folder / "report.html"
-    write(path, page(comparison, costs, courses))
+    write(path, page(comparison, costs, courses, sections))
     return path
 
 
@@ -63,7 +67,7 @@ def page(
         comparison=comparison,
         headline=headline(comparison),
         table=comparison.table(),
-        remarks=[remarks(row, comparison.baseline) for row in comparison.rows],
+        remarks=[remarks(row, comparison) for row in comparison.rows],
         looks=[styles(comparison)[row.operator] for row in comparison.rows],
         costs=costs,
         courses=courses,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from leanconv.measure.latency import Timing
-from leanconv.tasks.comparison import BATCHES, Comparison, Row, mean_and_spread
+from leanconv.tasks.comparison import Comparison, Row, mean_and_spread
+from leanconv.tasks.task import Score
 
 SAME = 0.01  # counts that differ by a smaller share are about the same
 
@@ -13,37 +14,40 @@ SAME = 0.01  # counts that differ by a smaller share are about the same
 def headline(comparison: Comparison) -> str:
     """The comparison in a sentence or two.
 
-    The first speaks of the operator with the fewest MACs that holds the accuracy of the baseline; where none does, of
-    the most accurate one with fewer MACs, or else of the most accurate. The second, of one that beats the baseline.
+    The first speaks of the operator with the fewest MACs that holds the score of the baseline; where none does, of the
+    best one with fewer MACs, or else of the best. The second, of one that beats the baseline.
     """
-    base = comparison.baseline
+    base, score = comparison.baseline, comparison.score
     others = [row for row in comparison.rows if row.trainings and row is not base]
     if not base.trainings or not others:
         finished = sum(len(row.trainings) for row in comparison.rows)
         return f"Nothing to compare yet: {finished} of {comparison.wanted} trainings are finished."
     leaner = [row for row in others if row.macs < (1 - SAME) * base.macs]
-    holding = [row for row in leaner if holds(row, base)]
-    most_accurate = max(others, key=lambda row: gain(row, base))
-    best = min(holding, key=lambda row: row.macs) if holding else max(leaner or others, key=lambda row: gain(row, base))
-    words = f"{accuracy_sentence(best, base)} {costs_sentence(best, base)}"
-    if most_accurate is not best and beats(most_accurate, base):
-        words += f" {accuracy_sentence(most_accurate, base)}"
+    holding = [row for row in leaner if holds(row, base, score)]
+    best_of_all = max(others, key=lambda row: gain(row, base, score))
+    best = max(leaner or others, key=lambda row: gain(row, base, score))
+    if holding:
+        best = min(holding, key=lambda row: row.macs)
+    words = f"{score_sentence(best, base, score)} {costs_sentence(best, base)}"
+    if best_of_all is not best and beats(best_of_all, base, score):
+        words += f" {score_sentence(best_of_all, base, score)}"
     return words
 
 
-def remarks(row: Row, base: Row) -> list[str]:
+def remarks(row: Row, comparison: Comparison) -> list[str]:
     """How a row compares with the baseline, a remark for each column of `Comparison.table`; empty for what can't be."""
+    base, score, batches = comparison.baseline, comparison.score, comparison.batches
     if row is base:
-        return [""] * (5 + len(BATCHES))
+        return [""] * (5 + len(batches))
     both_trained = row.trainings and base.trainings
-    accuracy = f"{difference(row, base)}, {certainty(row, base)}" if both_trained else ""
-    times = [faster(row.latency[b], base.latency[b]) if row.latency and base.latency else "" for b in BATCHES]
-    return ["", accuracy, fewer(row.params, base.params), fewer(row.macs, base.macs), *times, ""]
+    scored = f"{difference(row, base, score)}, {certainty(row, base, score)}" if both_trained else ""
+    times = [faster(row.latency[b], base.latency[b]) if row.latency and base.latency else "" for b in batches]
+    return ["", scored, fewer(row.params, base.params), fewer(row.macs, base.macs), *times, ""]
 
 
-def gain(row: Row, base: Row) -> float:
-    """Accuracy above the baseline's, in percentage points."""
-    return (row.accuracy or 0.0) - (base.accuracy or 0.0)
+def gain(row: Row, base: Row, score: Score) -> float:
+    """How much better than the baseline's the score is."""
+    return score.sign * ((row.score or 0.0) - (base.score or 0.0))
 
 
 def spread_of_gain(row: Row, base: Row) -> float | None:
@@ -60,51 +64,54 @@ def spread_of_gain(row: Row, base: Row) -> float | None:
     return math.hypot(row.spread, base.spread)
 
 
-def holds(row: Row, base: Row) -> bool:
-    """Whether a row isn't less accurate than the baseline, beyond the spread where that is known."""
-    return gain(row, base) >= -(spread_of_gain(row, base) or 0.0)
+def holds(row: Row, base: Row, score: Score) -> bool:
+    """Whether a row isn't worse than the baseline, beyond the spread where that is known."""
+    return gain(row, base, score) >= -(spread_of_gain(row, base) or 0.0)
 
 
-def beats(row: Row, base: Row) -> bool:
-    """Whether a row is more accurate than the baseline, beyond a spread that is known."""
+def beats(row: Row, base: Row, score: Score) -> bool:
+    """Whether a row is better than the baseline, beyond a spread that is known."""
     spread = spread_of_gain(row, base)
-    return spread is not None and gain(row, base) > spread
+    return spread is not None and gain(row, base, score) > spread
 
 
-def accuracy_sentence(row: Row, base: Row) -> str:
-    """Two accuracies compared: "tied reaches 95.8 ± 0.8 % where dense reaches 97.6 ± 0.5 %: 1.8 points less, ..."."""
+def score_sentence(row: Row, base: Row, score: Score) -> str:
+    """Two scores compared: "tied reaches 95.8 ± 0.8 % where dense reaches 97.6 ± 0.5 %: 1.8 points less, ..."."""
+    ours, theirs = (f"{mean_and_spread(each)} {score.unit}".rstrip() for each in (row, base))
+    kind = "" if score.unit == "%" else f" {score.name}"
     return (
-        f"{row.operator} reaches {mean_and_spread(row)} % where {base.operator} reaches {mean_and_spread(base)} %: "
-        f"{difference(row, base)}, {certainty(row, base)}."
+        f"{row.operator} reaches{kind} {ours} where {base.operator} reaches {theirs}: "
+        f"{difference(row, base, score)}, {certainty(row, base, score)}."
     )
 
 
-def difference(row: Row, base: Row) -> str:
-    """The gain in words, as the difference of the rounded accuracies that a reader sees beside it."""
-    points = round(row.accuracy or 0.0, 2) - round(base.accuracy or 0.0, 2)
-    amount = f"{abs(points):.2g}"
-    if abs(points) < 0.005:
+def difference(row: Row, base: Row, score: Score) -> str:
+    """The gain in words, as the difference of the rounded scores that a reader sees beside it."""
+    change = round(row.score or 0.0, 2) - round(base.score or 0.0, 2)
+    amount = f"{abs(change):.2g}"
+    if abs(change) < 0.005:
         return "the same"
-    return f"{amount} {'point' if amount == '1' else 'points'} {'less' if points < 0 else 'more'}"
+    points = "" if not score.higher_is_better else " point" if amount == "1" else " points"
+    return f"{amount}{points} {'less' if change < 0 else 'more'}"
 
 
-def certainty(row: Row, base: Row) -> str:
+def certainty(row: Row, base: Row, score: Score) -> str:
     """What the spread says of the gain."""
     spread = spread_of_gain(row, base)
     if spread is None:
         return "one seed each: the spread is unknown"
     seeds = min(len(row.trainings), len(base.trainings))
-    return f"{'within' if abs(gain(row, base)) <= spread else 'beyond'} the spread of {seeds} seeds"
+    return f"{'within' if abs(gain(row, base, score)) <= spread else 'beyond'} the spread of {seeds} seeds"
 
 
 def costs_sentence(row: Row, base: Row) -> str:
     """Counts and times compared: "It has 4.0× fewer parameters and 2.0× fewer MACs, and runs ..."."""
     counts = f"It has {fewer(row.params, base.params)} parameters and {fewer(row.macs, base.macs)} MACs"
-    speeds = {b: faster(row.latency[b], base.latency[b]) for b in BATCHES if b in row.latency and b in base.latency}
+    speeds = {b: faster(row.latency[b], base.latency[b]) for b in row.latency if b in base.latency}
     if not speeds:
         return f"{counts}."
     if len(set(speeds.values())) == 1:
-        return f"{counts}, and runs {speeds[BATCHES[0]]}."
+        return f"{counts}, and runs {next(iter(speeds.values()))}."
     runs = ", ".join(f"{speed} in batches of {batch}" for batch, speed in speeds.items())
     return f"{counts}, and runs {runs}."
 
@@ -145,3 +152,12 @@ def faster(time: Timing, base: Timing) -> str:
         return "as fast"
     ratio = base.median_ms / time.median_ms
     return f"{factor(ratio)}× faster" if ratio > 1 else f"{factor(1 / ratio)}× slower"
+
+
+def capitalised(words: str) -> str:
+    """Words with a capital first letter, the others as they are.
+
+    >>> capitalised("accuracy against MACs")
+    'Accuracy against MACs'
+    """
+    return words[:1].upper() + words[1:]

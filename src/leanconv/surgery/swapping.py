@@ -12,6 +12,10 @@ from leanconv.surgery.planning import Plan
 from leanconv.surgery.sites import Site, describe
 
 
+class NothingTaken(ValueError):
+    """A plan takes no layer; the message says why."""
+
+
 def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
     """A copy of a model in which the layers that a plan takes are swapped, their weights carried over.
 
@@ -26,7 +30,8 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
             them.
 
     Raises:
-        ValueError: when the plan takes no layer, or speaks of layers that the model doesn't have.
+        NothingTaken: a ValueError, when the plan takes no layer.
+        ValueError: when it speaks of layers that the model doesn't have.
 
     >>> import leanconv as lc
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
@@ -38,7 +43,7 @@ def swap(model: nn.Module, plan: Plan, *, trained: bool = True) -> nn.Module:
     """
     if not plan.taken:
         reasons = list(dict.fromkeys(choice.skipped for choice in plan.choices if choice.skipped))
-        raise ValueError(
+        raise NothingTaken(
             f"the plan for {plan.operator!r} takes none of the model's {len(plan.choices)} layers"
             + (f": {'; '.join(reasons[:4])}" if reasons else "")
         )

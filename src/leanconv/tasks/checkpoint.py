@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,18 @@ from leanconv import surgery
 from leanconv.files import write
 from leanconv.measure import Setting
 from leanconv.models.weights import owned, put
-from leanconv.tasks.data.images import ImageInfo
-from leanconv.tasks.networks import build_network
-from leanconv.tasks.recipe import Recipe
-
-KEYS = ("recipe", "operator", "num_classes", "in_chans", "image_size", "mean", "std", "classes")
+from leanconv.tasks.task import recipe_class, task_named
+from leanconv.tasks.training_recipe import DEFAULT_TASK, TrainingRecipe
 
 
-def configuration(recipe: Recipe, info: ImageInfo) -> dict[str, Any]:
+def configuration(recipe: TrainingRecipe, info: Any) -> dict[str, Any]:
     """What a checkpoint says about its network: the recipe, the plans, the images, and the version of leanconv."""
     earlier = {} if recipe.weights is None else read_config(recipe.weights)
     return {
         **{key: earlier[key] for key in ("plans",) if key in earlier},
         "recipe": recipe.plain(),
         "operator": recipe.operator,
-        **{name: getattr(info, name) for name in ImageInfo.__dataclass_fields__},
+        **{field.name: getattr(info, field.name) for field in fields(task_named(recipe.task).info)},
         "leanconv": leanconv.__version__,
     }
 
@@ -53,8 +51,8 @@ def save_model(path: str | Path, module: nn.Module, config: Mapping[str, Any]) -
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Does what `save_model` does, with the tensors of a state dict."""
-    if missing := [key for key in KEYS if key not in config]:
-        raise ValueError(f"config must have the keys {', '.join(KEYS)}, got none for {', '.join(missing)}")
+    if missing := missing_keys(config):
+        raise ValueError(f"config must be as configuration makes it, got none for {', '.join(missing)}")
     write(Path(path), save(owned(tensors), {"leanconv": json.dumps(config)}))
 
 
@@ -71,9 +69,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: the file isn't a checkpoint of leanconv, or is damaged, or its weights don't fit the network.
     """
     config = read_config(path)
-    recipe = Recipe.of({**config["recipe"], "weights": None, "pretrained": False})
-    info = image_info(config)
-    network = build_network(recipe, info)
+    recipe = recipe_of(config, weights=None, pretrained=False)
+    network = task_named(recipe.task).build_network(recipe, info_of(config))
     for plan in config.get("plans", ()):
         network = surgery.swap(network, surgery.Plan.from_yaml(plan))
     if "fused" in config:
@@ -95,13 +92,29 @@ def fused_network(network: nn.Module, config: Mapping[str, Any], kept: Collectio
     return surgery.fuse(image.replica(network), image.input(), tied="auto" if kept is None else kept)
 
 
-def image_info(config: Mapping[str, Any]) -> ImageInfo:
-    """What a configuration says about the images."""
-    values: dict[str, Any] = {
-        name: tuple(config[name]) if isinstance(config[name], list) else config[name]
-        for name in ImageInfo.__dataclass_fields__
-    }
-    return ImageInfo(**values)
+def task_name(config: Mapping[str, Any]) -> str:
+    """The task that a configuration's network is for."""
+    return config["recipe"].get("task", DEFAULT_TASK)
+
+
+def recipe_of(config: Mapping[str, Any], **overrides: Any) -> Any:
+    """The recipe in a configuration, with values in the place of some of its own."""
+    return recipe_class(task_name(config)).of({**config["recipe"], **overrides})
+
+
+def info_of(config: Mapping[str, Any]) -> Any:
+    """What a configuration says about the data."""
+    kind = task_named(task_name(config)).info
+    return kind(**{
+        field.name: tuple(value) if isinstance(value := config[field.name], list) else value for field in fields(kind)
+    })
+
+
+def missing_keys(config: Mapping[str, Any]) -> list[str]:
+    """The keys that a configuration lacks."""
+    if missing := [key for key in ("recipe", "operator") if key not in config]:
+        return missing
+    return [field.name for field in fields(task_named(task_name(config)).info) if field.name not in config]
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -132,8 +145,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
     try:
         config = json.loads(header["leanconv"])
-        complete = all(key in config for key in KEYS)
-    except (KeyError, TypeError, json.JSONDecodeError):
+        complete = not missing_keys(config)
+    except (AttributeError, KeyError, TypeError, ValueError):
         complete = False
     if not complete:
         raise ValueError(f"{path} must be a checkpoint that leanconv wrote, got a header without its configuration")

@@ -18,18 +18,16 @@ from torch import nn
 
 from leanconv.measure import Setting, Timing, count
 from leanconv.measure.profiling import timed
-from leanconv.surgery import fuse, plan
+from leanconv.surgery.swapping import NothingTaken
 from leanconv.tasks.circumstances import command, machine, versions
-from leanconv.tasks.comparison import BATCHES, RESULTS, Comparison, Row, Training
-from leanconv.tasks.data import ImageInfo, open_data
+from leanconv.tasks.comparison import RESULTS, Comparison, Row, Training
 from leanconv.tasks.devices import chosen_accelerator
-from leanconv.tasks.networks import build_network
-from leanconv.tasks.recipe import Recipe
 from leanconv.tasks.result import Result
 from leanconv.tasks.run_folder import claim, is_finished
 from leanconv.tasks.seeding import seeded
+from leanconv.tasks.task import Score, task_named
 from leanconv.tasks.training import train
-from leanconv.tasks.trial import check_runs
+from leanconv.tasks.training_recipe import TrainingRecipe
 
 OPERATORS = ("dense", "tied", "asymmetric", "ghost", "split", "ddf")
 SEEDS = (0, 1)
@@ -37,7 +35,7 @@ ROUNDS = 20
 
 
 def compare(
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     operators: Sequence[str] | None,
     seeds: Sequence[int],
     folder: str | Path,
@@ -84,19 +82,22 @@ def compare(
     recipes = [replace(recipe, operator=operator, seed=seed) for seed in seeds for operator in operators]
     if earlier and is_whole(earlier, recipes, folder):
         return earlier
+    task = task_named(recipe.task)
+    if task.shape is None or task.fuse is None:
+        raise ValueError(f"recipe key 'task' must be one whose networks take operators, got {recipe.task!r}")
     device = chosen_accelerator(recipe)
-    data = open_data(recipe, progress=progress)
-    shape = (1, data.in_chans, data.image_size, data.image_size)
+    data = task.open_data(recipe, progress=progress)
+    shape = task.shape(recipe, data.info)
     inference = Setting.of(shape, device, channels_last=recipe.channels_last)
     rows, fused = [], {}
     for one in recipes[: len(operators)]:
         with seeded(one.seed):
-            network = build_network(one, data)
-        check_runs(network, one.model, data)
+            network = task.build_network(one, data.info)
+        task.check_runs(network, one, data.info)
         replica, example = inference.replica(network), inference.input()
-        cost = count(fuse(replica, example, tied="keep"), shape)
+        cost = count(task.fuse(replica, example, tied="keep"), shape)
         rows.append(Row(one.operator, cost.params, cost.macs))
-        fused[one.operator] = fuse(replica, example)
+        fused[one.operator] = task.fuse(replica, example)
     for one in recipes:
         claim(run_folder(folder, one.operator, one.seed), one)
 
@@ -121,29 +122,24 @@ def compare(
     return Comparison.load(folder)
 
 
-def applicable(recipe: Recipe, *, progress: bool) -> list[str]:
+def applicable(recipe: TrainingRecipe, *, progress: bool) -> list[str]:
     """Those of `OPERATORS` that take a layer of a recipe's network; says which don't."""
-    data = open_data(recipe, progress=progress)
-    dense = replace(recipe, operator="dense")
+    task = task_named(recipe.task)
+    info = task.open_data(recipe, progress=progress).info
     taken = []
     for operator in OPERATORS:
-        if takes_any(operator, dense, data):
+        try:
+            with seeded(recipe.seed):
+                task.build_network(replace(recipe, operator=operator), info)
+        except NothingTaken:
+            if progress:
+                say(f"{operator} takes no layer of {recipe.model}: left out (`leanconv plan` says why)")
+        else:
             taken.append(operator)
-        elif progress:
-            say(f"{operator} takes no layer of {recipe.model}: left out (`leanconv plan` says why)")
     return taken
 
 
-def takes_any(operator: str, dense: Recipe, data: ImageInfo) -> bool:
-    """Whether an operator takes a layer of the dense network, as a recipe narrows it."""
-    if operator == "dense":
-        return True
-    example = torch.zeros(1, data.in_chans, data.image_size, data.image_size)
-    with seeded(dense.seed):
-        return bool(plan(build_network(dense, data), operator, where=dense.where or None, example=example).taken)
-
-
-def is_whole(earlier: Comparison, recipes: Sequence[Recipe], folder: Path) -> bool:
+def is_whole(earlier: Comparison, recipes: Sequence[TrainingRecipe], folder: Path) -> bool:
     """Whether a comparison has all that is wanted, trained and timed.
 
     Raises:
@@ -158,11 +154,12 @@ def is_whole(earlier: Comparison, recipes: Sequence[Recipe], folder: Path) -> bo
     )
 
 
-def train_all(recipes: Sequence[Recipe], comparison: Comparison, folder: Path, *, progress: bool) -> None:
+def train_all(recipes: Sequence[TrainingRecipe], comparison: Comparison, folder: Path, *, progress: bool) -> None:
     """Trains what isn't trained yet, and saves the comparison before the first training and after each."""
     folders = {recipe: run_folder(folder, recipe.operator, recipe.seed) for recipe in recipes}
     waiting = [recipe for recipe in recipes if not is_finished(folders[recipe])]
     save(with_trainings(comparison, folder), folder)
+    score = comparison.score
     begin = perf_counter()
     for done, recipe in enumerate(waiting, start=1):
         result = train(recipe, folders[recipe], progress=progress)
@@ -170,7 +167,8 @@ def train_all(recipes: Sequence[Recipe], comparison: Comparison, folder: Path, *
         if progress:
             left = (perf_counter() - begin) / done * (len(waiting) - done) / 60
             say(
-                f"{recipe.operator}, seed {recipe.seed}: {result.accuracy:.2%} after {result.seconds:.0f} s; "
+                f"{recipe.operator}, seed {recipe.seed}: {score.text(result.scores[score.key])} "
+                f"after {result.seconds:.0f} s; "
                 f"{len(recipes) - len(waiting) + done} of {len(recipes)} trained"
                 + (f", about {left:.1f} min left" if left else "")
             )
@@ -190,10 +188,11 @@ def say(line: str) -> None:
 def measure(comparison: Comparison, fused: Mapping[str, nn.Module], inference: Setting, folder: Path) -> None:
     """Times the fused networks by turns, and saves the finished comparison."""
     timings = {
-        batch: timed(fused, replace(inference, shape=(batch, *inference.shape[1:])), ROUNDS) for batch in BATCHES
+        batch: timed(fused, replace(inference, shape=(batch, *inference.shape[1:])), ROUNDS)
+        for batch in comparison.batches
     }
     rows = [
-        replace(row, latency={batch: per_image(timings[batch][row.operator], batch) for batch in BATCHES})
+        replace(row, latency={batch: per_image(timings[batch][row.operator], batch) for batch in comparison.batches})
         for row in comparison.rows
     ]
     replace(comparison, rows=rows, setting={**comparison.setting, "finished": now()}).save(folder)
@@ -208,17 +207,20 @@ def with_trainings(comparison: Comparison, folder: Path) -> Comparison:
     rows = []
     for row in comparison.rows:
         folders = [run_folder(folder, row.operator, seed) for seed in comparison.seeds]
-        rows.append(replace(row, trainings=[finished_training(each) for each in folders if is_finished(each)]))
+        finished = [finished_training(each, comparison.score) for each in folders if is_finished(each)]
+        rows.append(replace(row, trainings=finished))
     return replace(comparison, rows=rows)
 
 
-def finished_training(folder: Path) -> Training:
+def finished_training(folder: Path, score: Score) -> Training:
     """What a run folder says of its training."""
     result = Result.load(folder)
     epochs = json.loads((folder / "metrics.json").read_text())
-    curve = {name: [finite(epoch[name]) for epoch in epochs] for name in ("train_loss", "test_loss")}
-    curve["test_accuracy"] = [100 * epoch["test_accuracy"] for epoch in epochs]
-    return Training(result.seed, 100 * result.accuracy, result.seconds, curve)
+    curve = {
+        "train_loss": [finite(epoch["train_loss"]) for epoch in epochs],
+        "test_score": [finite(score.scale * epoch[f"test_{score.key}"]) for epoch in epochs],
+    }
+    return Training(result.seed, score.scale * result.scores[score.key], result.seconds, curve)
 
 
 def finite(number: float) -> float | None:

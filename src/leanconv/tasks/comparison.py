@@ -15,11 +15,13 @@ from leanconv.files import write
 from leanconv.measure.latency import Timing
 from leanconv.measure.profiling import Column, scaled, side_by_side
 from leanconv.table import Table
+from leanconv.tasks.task import SCORES, Score
+from leanconv.tasks.training_recipe import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-BATCHES = (1, 32)
+BATCHES = {"classification": (1, 32), "detection": (1,), "depth": (1,)}  # that are timed
 RESULTS = "results.json"
 
 
@@ -29,13 +31,13 @@ class Training:
 
     Args:
         seed: of weights, order of the images and augmentation.
-        accuracy: top-1 on the test images after the last epoch, in per cent.
+        score: on the test data after the last epoch, in the unit of the task's `Score`.
         seconds: that it took.
-        curve: `train_loss`, `test_loss` and `test_accuracy` (in per cent) after each epoch; None for what isn't finite.
+        curve: `train_loss`, and `test_score` in its unit, after each epoch; None for what isn't finite.
     """
 
     seed: int
-    accuracy: float
+    score: float
     seconds: float
     curve: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
@@ -59,14 +61,14 @@ class Row:
     latency: Mapping[int, Timing] = field(default_factory=dict)
 
     @property
-    def accuracy(self) -> float | None:
-        """The mean over the seeds, in per cent; None before the first training is finished."""
-        return statistics.fmean(training.accuracy for training in self.trainings) if self.trainings else None
+    def score(self) -> float | None:
+        """The mean over the seeds; None before the first training is finished."""
+        return statistics.fmean(training.score for training in self.trainings) if self.trainings else None
 
     @property
     def spread(self) -> float | None:
-        """The sample standard deviation over the seeds, in percentage points; None for fewer than two."""
-        return statistics.stdev(training.accuracy for training in self.trainings) if len(self.trainings) > 1 else None
+        """The sample standard deviation over the seeds; None for fewer than two."""
+        return statistics.stdev(training.score for training in self.trainings) if len(self.trainings) > 1 else None
 
     @property
     def train_seconds(self) -> float | None:
@@ -77,7 +79,7 @@ class Row:
         """Everything, with values that JSON knows."""
         return {
             "operator": self.operator,
-            "accuracy": self.accuracy,
+            "score": self.score,
             "spread": self.spread,
             "params": self.params,
             "macs": self.macs,
@@ -86,10 +88,10 @@ class Row:
             "trainings": [vars(training) for training in self.trainings],
         }
 
-    def flat(self) -> dict[str, Any]:
+    def flat(self, batches: Sequence[int]) -> dict[str, Any]:
         """The numbers as one line of a CSV file; None where there is none yet."""
         line = {name: value for name, value in self.plain().items() if name not in ("latency", "trainings")}
-        for batch in BATCHES:
+        for batch in batches:
             timing = self.latency.get(batch)
             line[f"ms_b{batch}"] = timing and timing.median_ms
             line[f"ms_b{batch}_low"] = timing and timing.low_ms
@@ -126,6 +128,16 @@ class Comparison:
     setting: Mapping[str, Any]
 
     @property
+    def score(self) -> Score:
+        """What the trainings are judged by."""
+        return SCORES[self.recipe.get("task", DEFAULT_TASK)]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The sizes of batches that are timed."""
+        return BATCHES[self.recipe.get("task", DEFAULT_TASK)]
+
+    @property
     def wanted(self) -> int:
         """How many trainings there are to be."""
         return len(self.rows) * len(self.seeds)
@@ -144,10 +156,10 @@ class Comparison:
         """One row an operator, and below it what the numbers are."""
         columns = [
             Column("operator", [row.operator for row in self.rows]),
-            Column("accuracy %", [mean_and_spread(row) for row in self.rows]),
+            Column(self.score.title, [mean_and_spread(row) for row in self.rows]),
             scaled("params", "", [row.params for row in self.rows]),
             scaled("MACs", "", [row.macs for row in self.rows]),
-            *(Column(f"ms b{batch}", [milliseconds(row, batch) for row in self.rows]) for batch in BATCHES),
+            *(Column(f"ms b{batch}", [milliseconds(row, batch) for row in self.rows]) for batch in self.batches),
             Column("train s", ["–" if row.train_seconds is None else f"{row.train_seconds:.1f}" for row in self.rows]),
         ]
         return side_by_side(columns, title=f"{self.recipe['model']} on {self.recipe['data']}", notes=self.notes())
@@ -157,11 +169,11 @@ class Comparison:
         recipe, seeds = self.recipe, ", ".join(map(str, self.seeds))
         over = f"mean ± standard deviation over seeds {seeds}" if len(self.seeds) > 1 else f"seed {seeds}"
         return [
-            f"accuracy: top-1 on the test images after the last epoch, {over}; {self.setting['data']}",
+            f"{self.score.name}: on the test data after the last epoch, {over}; {self.setting['data']}",
             f"training: epochs {recipe['epochs']}, batch size {recipe['batch_size']}, {recipe['optimizer']}, "
             f"lr {recipe['lr']:g} {recipe['schedule']}, {recipe['precision']}; train s: mean of a training",
-            f"ms b{BATCHES[0]}, b{BATCHES[1]}: per image in batches of {BATCHES[0]} and {BATCHES[1]}, fused, median of "
-            f"interleaved rounds; {self.setting['latency']}",
+            f"ms {', '.join(f'b{batch}' for batch in self.batches)}: per image in batches of "
+            f"{' and '.join(map(str, self.batches))}, fused, median of interleaved rounds; {self.setting['latency']}",
         ]
 
     def save(self, folder: Path) -> None:
@@ -173,7 +185,7 @@ class Comparison:
         rows = [row.plain() for row in self.rows]
         everything = {"rows": rows, "seeds": self.seeds, "recipe": self.recipe, "setting": self.setting}
         write(folder / RESULTS, json.dumps(everything, indent=1, allow_nan=False) + "\n")
-        lines = [row.flat() for row in self.rows]
+        lines = [row.flat(self.batches) for row in self.rows]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([lines[0].keys(), *(line.values() for line in lines)])
         write(folder / "results.csv", text.getvalue())
@@ -203,14 +215,14 @@ class Comparison:
 
 
 def mean_and_spread(row: Row) -> str:
-    """The accuracy of a row as tables show it.
+    """The score of a row as tables show it.
 
     >>> mean_and_spread(Row("dense", 1, 1, [Training(0, 97.0, 1.0), Training(1, 98.0, 1.0)]))
     '97.50 ± 0.71'
     """
-    if row.accuracy is None:
+    if row.score is None:
         return "–"
-    return f"{row.accuracy:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}")
+    return f"{row.score:.2f}" + ("" if row.spread is None else f" ± {row.spread:.2f}")
 
 
 def milliseconds(row: Row, batch: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from leanconv.tasks.recipe import Recipe
+from leanconv.tasks.training_recipe import TrainingRecipe
 
 
-def chosen_accelerator(recipe: Recipe) -> str:
+def chosen_accelerator(recipe: TrainingRecipe) -> str:
     """Where to train: "cuda" or "cpu".
 
     Raises:

@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import LightningDataModule
-from timm.data import Mixup
+from collections.abc import Callable
+from typing import Any
 
-from leanconv.tasks.data import ImageData, ImageSet, loader
-from leanconv.tasks.data.loading import Draws, Loader
-from leanconv.tasks.recipe import Recipe
+from lightning.pytorch import LightningDataModule
+
+from leanconv.tasks.data.loading import Batched, Draws, Loader, loader
+from leanconv.tasks.training_recipe import TrainingRecipe
 
 
 class Feed(LightningDataModule):
     """Batches of a data set as a recipe wants them, each process its share.
 
     Args:
-        data: the images.
-        recipe: says batches, workers, mixup and seed.
+        train: to train on.
+        test: to test on.
+        recipe: says batches, workers and seed.
+        mix: mixes a batch of training examples, of which each process then has an even number.
+        test_batch_size: by default the recipe's.
     """
 
-    def __init__(self, data: ImageData, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        train: Batched,
+        test: Batched,
+        recipe: TrainingRecipe,
+        *,
+        mix: Callable[..., Any] | None = None,
+        test_batch_size: int | None = None,
+    ) -> None:
         super().__init__()
-        self.data = data
+        self.train, self.test = train, test
         self.recipe = recipe
-        self.mixup = None
-        if recipe.mixup or recipe.cutmix:
-            # Without smoothing, which is the loss's: smoothing the labels before or after mixing them is the same.
-            self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=0.0, num_classes=data.num_classes)
+        self.mix = mix
+        self.test_batch_size = test_batch_size or recipe.batch_size
 
     @property
     def steps(self) -> int:
         """Training batches in an epoch."""
-        return len(self.draws(self.data.train, training=True))
+        return len(self.draws(self.train, self.recipe.batch_size, training=True))
 
-    def draws(self, images: ImageSet, *, training: bool) -> Draws:
+    def draws(self, examples: Batched, batch_size: int, *, training: bool) -> Draws:
         return Draws(
-            len(images),
-            self.recipe.batch_size,
+            len(examples),
+            batch_size,
             training=training,
             seed=self.recipe.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             processes=self.recipe.processes,
-            divisor=2 if self.mixup else 1,
+            divisor=2 if self.mix else 1,
         )
 
     def train_dataloader(self) -> Loader:
-        draws = self.draws(self.data.train, training=True)
-        return loader(self.data.train, draws, workers=self.recipe.workers, mix=self.mixup)
+        draws = self.draws(self.train, self.recipe.batch_size, training=True)
+        return loader(self.train, draws, workers=self.recipe.workers, mix=self.mix)
 
     def val_dataloader(self) -> Loader:
-        draws = self.draws(self.data.test, training=False)
-        return loader(self.data.test, draws, workers=self.recipe.workers)
+        draws = self.draws(self.test, self.test_batch_size, training=False)
+        return loader(self.test, draws, workers=self.recipe.workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leanconv import models, surgery
 
@@ -30,7 +30,9 @@ def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
             of another network.
     """
     if recipe.weights is None:
-        return with_operator(created(recipe, info), recipe, info, trained=recipe.pretrained).train()
+        return with_operator(
+            created(recipe, info), recipe.operator, recipe.where, image(info), trained=recipe.pretrained
+        ).train()
 
     from leanconv.tasks.checkpoint import load_model, load_weights, read_config
 
@@ -54,7 +56,7 @@ def build_network(recipe: Recipe, info: ImageInfo) -> nn.Module:
     network = created(recipe, info)
     if earlier == "dense":
         load_weights(recipe.weights, network)
-    network = with_operator(network, recipe, info, trained=True)
+    network = with_operator(network, recipe.operator, recipe.where, image(info), trained=True)
     if earlier != "dense":
         load_weights(recipe.weights, network)
     return network.train()
@@ -67,10 +69,14 @@ def created(recipe: Recipe, info: ImageInfo) -> nn.Module:
     )
 
 
-def with_operator(network: nn.Module, recipe: Recipe, info: ImageInfo, *, trained: bool) -> nn.Module:
-    """The network with the recipe's operator in the layers that it takes."""
-    if recipe.operator == "dense":
+def image(info: ImageInfo) -> Tensor:
+    """A black image of the kind that a network is made for."""
+    return torch.zeros(1, info.in_chans, info.image_size, info.image_size)
+
+
+def with_operator(network: nn.Module, operator: str, where: str, example: Tensor, *, trained: bool) -> nn.Module:
+    """A network with an operator in the layers that it takes; as it is for "dense"."""
+    if operator == "dense":
         return network
-    example = torch.zeros(1, info.in_chans, info.image_size, info.image_size)
-    plan = surgery.plan(network, recipe.operator, where=recipe.where or None, example=example)
+    plan = surgery.plan(network, operator, where=where or None, example=example)
     return surgery.swap(network, plan, trained=trained)

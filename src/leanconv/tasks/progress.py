@@ -9,15 +9,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from leanconv.tasks.task import Score
+
 
 class ProgressLine(Callback):
-    """Shows the epoch, loss and accuracy after the one before, and the time left; nothing unless in a terminal.
+    """Shows the epoch, loss and score after the one before, and the time left; nothing unless in a terminal.
 
     Args:
         title: what is trained.
+        score: of the tests that is shown.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, score: Score) -> None:
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}", table_column=Column(min_width=24)),
@@ -29,6 +32,7 @@ class ProgressLine(Callback):
             refresh_per_second=4,
         )
         self.task = self.bar.add_task(title, numbers="")
+        self.score = score
         self.scores = ""
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -44,7 +48,7 @@ class ProgressLine(Callback):
         self.bar.advance(self.task)
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        self.scores = f"  loss {module.train_loss:.3f}  accuracy {module.tested['accuracy']:.2%}"
+        self.scores = f"  loss {module.train_loss:.3f}  {self.score.text(module.tested[self.score.key])}"
         self.show(trainer)
 
     def show(self, trainer: Trainer) -> None:

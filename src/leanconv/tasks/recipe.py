@@ -1,72 +1,35 @@
-"""A recipe: everything that decides how one network is trained on one data set."""
+"""A recipe for classification: everything that decides how one network learns to tell images apart."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar
 
-import yaml
-
-from leanconv.errors import unknown
-from leanconv.files import write
-from leanconv.tasks.rules import check, converted
-
-CARRIED = Path(__file__).parents[1] / "recipes"
+from leanconv.tasks.rules import check_classification
+from leanconv.tasks.training_recipe import TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How one network is trained on one data set: flat, on disk as YAML, every value checked when it is made.
+class Recipe(TrainingRecipe):
+    """How one network is trained to classify the images of one data set.
+
+    Besides the keys of every `TrainingRecipe`:
 
     Attributes:
-        model: Name of a timm network, leanconv's own among them, or "module:callable".
-        operator: What replaces the convolutions: "dense" for nothing, or a name with settings as "tied:blocks=2".
-        where: Pattern for the names of the layers to replace; empty for the operator's published scope.
-        data: Source of images: digits, cifar10, cifar100, fashion-mnist, imagefolder:PATH or arrays:FILE.npz.
         data_root: Folder that holds downloaded data sets; by default one in the user's cache.
         image_size: Height and width in pixels that the network sees; by default the source's own.
         mean: Taken off each channel, with pixels in 0..1; by default the source's own, ImageNet's for folders.
         std: Divides each channel after that; by default as the mean is.
-        epochs: Passes over the training images.
-        batch_size: Images per step, over all processes together.
-        optimizer: Name of a timm optimiser: "sgd" is with Nesterov momentum, "momentum" without.
-        lr: Highest learning rate, after the warm-up.
-        momentum: Of the optimiser, where it has one.
-        weight_decay: Of the weights; biases and the parameters of norms are left out.
-        weight_decay_all: Whether biases and the parameters of norms decay too.
-        bias_lr: Learning rate of the biases, those of norms too, in multiples of that of the weights.
-        schedule: Course of the learning rate after the warm-up: cosine, steps or constant.
-        min_lr: With the schedule "cosine", the learning rate at its end.
-        cooldown_epochs: With the schedule "cosine", epochs after its end, at its last rate, counted among the epochs.
-        decay_epochs: With the schedule "steps", the epochs after which the learning rate is multiplied.
-        decay_rate: With the schedule "steps", the factor.
-        warmup_epochs: Epochs over which the learning rate rises, counted among the epochs.
-        warmup_lr: Learning rate at the start of the warm-up; by default a hundredth of the highest.
         label_smoothing: Share of the target that is spread over all classes.
         mixup: Alpha of mixup; 0 is off.
         cutmix: Alpha of CutMix; 0 is off. With mixup on too, each batch gets one or the other.
-        ema: Decay of the running average of the weights, which is then what is tested and kept; 0 is off.
-        precision: Numbers used in training: fp32, or bf16 where autocast deems it safe.
-        accumulate: Steps whose gradients are summed up to one update.
-        augment: Whether the training images are varied at random, as is usual for the source.
         crop_area: Smallest and largest share of a picture that a random crop takes; for folders, as the next five.
         crop_aspect: Smallest and largest width of such a crop in multiples of its height.
         color_jitter: Brightness, contrast and saturation change by up to this share; 0 is off.
         rand_augment: RandAugment in timm's notation, as "rand-m7-mstd0.5-inc1"; empty is off.
         erasing: Probability that parts of an image are replaced by noise; 0 is off.
         erasing_count: Parts of an image that are replaced, at most.
-        bad_images: What to do about files of a folder that can't be read: skip, refuse, or leave them unchecked.
-        workers: Processes that prepare images, for each training process; 0 prepares them in the process itself.
-        accelerator: Where to train: auto (a GPU if there is one), cpu or gpu.
-        devices: Processes or GPUs on each machine.
-        strategy: How several work together: auto, ddp or fsdp.
-        num_nodes: Machines.
-        limit: At most so many training and so many test images; 0 for all.
-        seed: Of the weights, the order of the images and their augmentation.
-        pretrained: Whether to start from the weights that the model's author published.
-        weights: Checkpoint of an earlier training (model.safetensors) to start from.
-        channels_last: Whether weights and images lie in memory with the channels last.
 
     Raises:
         ValueError: a value has the wrong type or breaks a rule; the message names key, rule and value.
@@ -77,136 +40,28 @@ class Recipe:
     Traceback (most recent call last):
     ...
     ValueError: recipe key 'epochs' must be at least 1, got 0
+    >>> Recipe.load("cifar10_resnet20", seed=1).epochs
+    164
     """
 
-    model: str = "cifar_resnet20"
-    operator: str = "dense"
-    where: str = ""
-    data: str = "digits"
+    task: ClassVar[str] = "classification"
+    sources: ClassVar[tuple[str, ...]] = (
+        "digits", "cifar10", "cifar100", "fashion-mnist", "imagefolder:PATH", "arrays:FILE.npz",
+    )  # fmt: skip
+
     data_root: Path | None = None
     image_size: int | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    epochs: int = 8
-    batch_size: int = 64
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    weight_decay_all: bool = False
-    bias_lr: float = 1.0
-    schedule: str = "cosine"
-    min_lr: float = 0.0
-    cooldown_epochs: int = 0
-    decay_epochs: tuple[int, ...] = ()
-    decay_rate: float = 0.1
-    warmup_epochs: int = 1
-    warmup_lr: float | None = None
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    ema: float = 0.0
-    precision: str = "fp32"
-    accumulate: int = 1
-    augment: bool = True
     crop_area: tuple[float, ...] = (0.08, 1.0)
     crop_aspect: tuple[float, ...] = (0.75, 1.3333)
     color_jitter: float = 0.0
     rand_augment: str = ""
     erasing: float = 0.0
     erasing_count: int = 1
-    bad_images: str = "skip"
-    workers: int = 0
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    num_nodes: int = 1
-    limit: int = 0
-    seed: int = 0
-    pretrained: bool = False
-    weights: Path | None = None
-    channels_last: bool = True
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, converted(field.name, str(field.type), getattr(self, field.name)))
-        check(self)
-
-    @property
-    def processes(self) -> int:
-        """How many train together."""
-        return self.devices * self.num_nodes
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """Makes a recipe from its keys and values, as they stand in a file.
-
-        Raises:
-            ValueError: a key does not exist (the nearest one is named), or a value breaks its rule.
-        """
-        names = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in names:
-                raise unknown("recipe key", str(key), names)
-        return cls(**values)
-
-    @classmethod
-    def load(cls, source: str | Path, **overrides: Any) -> Self:
-        """Reads a recipe from YAML; keys that the file lacks have their defaults.
-
-        Args:
-            source: path of the file, or the name of a recipe that leanconv carries (`recipe_names`).
-            overrides: values that take the place of the file's.
-
-        Raises:
-            ValueError: there is no such file or name, or the file isn't a recipe; a key or a value is wrong.
-
-        >>> Recipe.load("cifar10_resnet20", seed=1).epochs
-        164
-        """
-        path = found(Path(source))
-        try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"cannot read the recipe {path}: {error}") from error
-        values = {} if values is None else values
-        if not isinstance(values, dict):
-            raise ValueError(f"the recipe {path} must be keys with values, got {type(values).__name__} {values!r:.80}")
-        return cls.of({**values, **overrides})
-
-    def save(self, path: str | Path) -> None:
-        """Writes all keys as YAML.
-
-        Raises:
-            OSError: the file can't be written.
-        """
-        write(Path(path), yaml.safe_dump(self.plain(), sort_keys=False))
-
-    def plain(self) -> dict[str, Any]:
-        """All keys, with values that YAML and JSON know."""
-        return {
-            key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
-
-
-def recipe_names() -> list[str]:
-    """The recipes that leanconv carries: one for each published training that it knows.
-
-    >>> [name for name in recipe_names() if name.startswith("imagenet_ddf")]
-    ['imagenet_ddf_resnet50', 'imagenet_ddf_resnet50_released']
-    """
-    return sorted(path.stem for path in CARRIED.glob("*.yaml"))
-
-
-def found(source: Path) -> Path:
-    """The file at a path or, for a single word that is no file, the recipe of that name.
-
-    Raises:
-        ValueError: there is no recipe of that name.
-    """
-    if len(source.parts) != 1 or source.suffix in (".yaml", ".yml") or source.is_file():
-        return source
-    if source.name not in (names := recipe_names()):
-        raise unknown("recipe", source.name, names)
-    return CARRIED / f"{source.name}.yaml"
+    def check_own(self) -> None:
+        check_classification(self)

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Recorder(Checkpoint):
-    """After each epoch of a `Classification`, writes last.ckpt, then metrics.csv and metrics.json with all rows so far.
+    """After each epoch of a `Learner`, writes last.ckpt, then metrics.csv and metrics.json with all rows so far.
 
     The rows are part of the checkpoint: whatever moment a training is killed at, a resumed one has them all.
 
@@ -46,18 +46,19 @@ class Recorder(Checkpoint):
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        losses = module.train_loss, module.tested["loss"]
-        if not all(map(math.isfinite, losses)):
+        losses = {"training": module.train_loss}
+        if "loss" in module.tested:
+            losses["testing"] = module.tested["loss"]
+        if not all(map(math.isfinite, losses.values())):
+            came = " and ".join(f"{loss} in {where}" for where, loss in losses.items())
             raise ValueError(
-                f"the loss must stay finite, got {losses[0]} in training and {losses[1]} in testing in epoch "
-                f"{trainer.current_epoch + 1}: lower lr ({module.recipe.lr}) or raise warmup_epochs"
+                f"the loss must stay finite, got {came} in epoch {trainer.current_epoch + 1}: "
+                f"lower lr ({module.recipe.lr}) or raise warmup_epochs"
             )
         self.rows.append({
             "epoch": trainer.current_epoch + 1,
-            "train_loss": losses[0],
-            "test_loss": losses[1],
-            "test_accuracy": module.tested["accuracy"],
-            "test_top5": module.tested.get("top5"),
+            "train_loss": losses["training"],
+            **{f"test_{name}": value for name, value in module.tested.items()},
             "learning_rate": self.learning_rate,
             "seconds": time.perf_counter() - self.begin,
         })

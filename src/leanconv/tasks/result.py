@@ -17,9 +17,8 @@ class Result:
     """What a finished training gave.
 
     Attributes:
-        accuracy: on the test images after the last epoch, 0 to 1.
-        top5: the same when any of five guesses counts; None for five classes or fewer.
-        loss: cross-entropy on the test images.
+        scores: on the test data after the last epoch, by name; of classification `accuracy` (0 to 1), `loss` and, for
+            more than five classes, `top5`.
         seconds: of training with the tests after each epoch, summed over resumed runs.
         epochs: how many were trained.
         params: of the network.
@@ -29,9 +28,7 @@ class Result:
         versions: of Python and the libraries that trained.
     """
 
-    accuracy: float
-    top5: float | None
-    loss: float
+    scores: dict[str, float]
     seconds: float
     epochs: int
     params: int

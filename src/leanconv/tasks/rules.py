@@ -10,6 +10,7 @@ from leanconv.errors import unknown
 
 if TYPE_CHECKING:
     from leanconv.tasks.recipe import Recipe
+    from leanconv.tasks.training_recipe import TrainingRecipe
 
 CHOICES = {
     "schedule": ("cosine", "steps", "constant"),
@@ -18,8 +19,6 @@ CHOICES = {
     "accelerator": ("auto", "cpu", "gpu"),
     "strategy": ("auto", "ddp", "fsdp"),
 }
-
-SOURCES = ("digits", "cifar10", "cifar100", "fashion-mnist", "imagefolder:PATH", "arrays:FILE.npz")
 
 COMMON_OPTIMIZERS = ("sgd", "momentum", "adamw")  # known without importing timm, which takes seconds
 
@@ -44,6 +43,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "mixup": ("at least 0", lambda alpha: 0 <= alpha < float("inf")),
     "cutmix": ("at least 0", lambda alpha: 0 <= alpha < float("inf")),
     "ema": ("at least 0 and below 1", lambda decay: 0 <= decay < 1),
+    "clip_norm": ("at least 0", lambda norm: 0 <= norm < float("inf")),
     "crop_area": ("two rising shares above 0 and at most 1", lambda areas: rising_pair(areas) and areas[1] <= 1),
     "crop_aspect": ("two rising numbers above 0", lambda aspects: rising_pair(aspects)),
     "color_jitter": ("from 0 to 1", lambda share: 0 <= share <= 1),
@@ -101,30 +101,55 @@ def converted(key: str, hint: str, value: Any) -> Any:
     raise ValueError(f"recipe key {key!r} must be of type {hint}, got {value!r}")
 
 
-def check(recipe: Recipe) -> None:
-    """Goes through all rules.
+def check(recipe: TrainingRecipe) -> None:
+    """Goes through the rules of all recipes, and through those for single keys of any task.
 
     Raises:
         ValueError: the first one that is broken.
     """
     for key, choices in CHOICES.items():
-        if getattr(recipe, key) not in choices:
+        if hasattr(recipe, key) and getattr(recipe, key) not in choices:
             raise unknown(f"{key} in the recipe", getattr(recipe, key), choices)
     for key, (rule, holds) in RANGES.items():
-        if not holds(value := getattr(recipe, key)):
+        if hasattr(recipe, key) and not holds(value := getattr(recipe, key)):
             raise ValueError(f"recipe key {key!r} must be {rule}, got {value!r}")
-    check_source(recipe.data)
+    check_source(recipe.data, recipe.sources)
     check_operator(recipe.operator)
     check_optimizer(recipe.optimizer)
-    check_rand_augment(recipe.rand_augment)
     check_together(recipe)
 
 
-def check_source(data: str) -> None:
+def check_classification(recipe: Recipe) -> None:
+    """Goes through the rules of classification's own keys.
+
+    Raises:
+        ValueError: the first one that is broken.
+    """
+    check_rand_augment(recipe.rand_augment)
+    if len(recipe.mean) != len(recipe.std):
+        raise ValueError(f"recipe keys 'mean' and 'std' must have equal lengths, got {recipe.mean} and {recipe.std}")
+    if recipe.rand_augment and recipe.color_jitter:
+        raise ValueError(f"recipe key 'color_jitter' must be 0 with rand_augment, got {recipe.color_jitter}")
+    for key in FOR_FOLDERS:
+        if getattr(recipe, key) != getattr(type(recipe), key) and not recipe.data.startswith("imagefolder:"):
+            raise ValueError(
+                f"recipe key {key!r} needs data of the form 'imagefolder:PATH', got {getattr(recipe, key)!r} for "
+                f"{recipe.data!r}"
+            )
+    if (recipe.mixup or recipe.cutmix) and recipe.batch_size % (2 * recipe.processes):
+        raise ValueError(
+            f"recipe key 'batch_size' must be a multiple of {2 * recipe.processes} (twice the processes, as mixup "
+            f"pairs images), got {recipe.batch_size}"
+        )
+
+
+def check_source(data: str, sources: tuple[str, ...]) -> None:
     name, colon, path = data.partition(":")
-    if name not in [source.partition(":")[0] for source in SOURCES]:
-        raise unknown("data source", data, SOURCES)
-    form = next(source for source in SOURCES if source.startswith(name))
+    if not data:
+        raise ValueError(f"recipe key 'data' must be given, in one of the forms {', '.join(sources)}")
+    if name not in [source.partition(":")[0] for source in sources]:
+        raise unknown("data source", data, sources)
+    form = next(source for source in sources if source.startswith(name))
     if (":" in form) != bool(colon and path):
         raise ValueError(f"recipe key 'data' must be of the form {form!r}, got {data!r}")
 
@@ -157,7 +182,7 @@ def check_rand_augment(description: str) -> None:
             ) from error
 
 
-def check_together(recipe: Recipe) -> None:
+def check_together(recipe: TrainingRecipe) -> None:
     """The rules that look at more than one key."""
     if recipe.warmup_epochs > recipe.epochs:
         raise ValueError(
@@ -175,16 +200,6 @@ def check_together(recipe: Recipe) -> None:
             f"recipe key 'cooldown_epochs' must leave some of the {recipe.epochs} epochs after {recipe.warmup_epochs} "
             f"of warm-up, got {recipe.cooldown_epochs}"
         )
-    if len(recipe.mean) != len(recipe.std):
-        raise ValueError(f"recipe keys 'mean' and 'std' must have equal lengths, got {recipe.mean} and {recipe.std}")
-    if recipe.rand_augment and recipe.color_jitter:
-        raise ValueError(f"recipe key 'color_jitter' must be 0 with rand_augment, got {recipe.color_jitter}")
-    for key in FOR_FOLDERS:
-        if getattr(recipe, key) != getattr(type(recipe), key) and not recipe.data.startswith("imagefolder:"):
-            raise ValueError(
-                f"recipe key {key!r} needs data of the form 'imagefolder:PATH', got {getattr(recipe, key)!r} for "
-                f"{recipe.data!r}"
-            )
     if recipe.decay_epochs and recipe.schedule != "steps":
         raise ValueError(
             f"recipe key 'decay_epochs' must be empty with the schedule {recipe.schedule!r}, got {recipe.decay_epochs}"
@@ -195,11 +210,9 @@ def check_together(recipe: Recipe) -> None:
         )
     if recipe.schedule == "steps" and not recipe.decay_epochs:
         raise ValueError("recipe key 'decay_epochs' must name at least one epoch for the schedule 'steps', got none")
-    share = recipe.processes * (2 if recipe.mixup or recipe.cutmix else 1)  # timm's mixup pairs the images of a batch
-    if recipe.batch_size % share:
-        because = "twice the processes, as mixup pairs images" if share > recipe.processes else "the processes"
+    if recipe.batch_size % recipe.processes:
         raise ValueError(
-            f"recipe key 'batch_size' must be a multiple of {share} ({because}), got {recipe.batch_size}"
+            f"recipe key 'batch_size' must be a multiple of {recipe.processes} (the processes), got {recipe.batch_size}"
         )
     if recipe.ema and recipe.strategy == "fsdp":
         raise ValueError(f"recipe key 'ema' must be 0 with the strategy 'fsdp', got {recipe.ema}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
 from leanconv.files import make_folder, write
-from leanconv.tasks.data import ImageData
-from leanconv.tasks.recipe import Recipe
 from leanconv.tasks.recording import LAST
 from leanconv.tasks.result import FILE
+from leanconv.tasks.training_recipe import TrainingRecipe
 
 RECIPE = "recipe.yaml"
 MODEL = "model.safetensors"
@@ -22,7 +22,7 @@ CIRCUMSTANCES = {"data_root", "workers", "accelerator", "devices", "strategy", "
 log = logging.getLogger(__name__)
 
 
-def claim(folder: Path, recipe: Recipe) -> bool:
+def claim(folder: Path, recipe: TrainingRecipe) -> bool:
     """Makes a folder the one of a recipe, and says whether the training in it is finished.
 
     Until the first epoch is kept or the training is finished, another recipe may take it over.
@@ -35,7 +35,7 @@ def claim(folder: Path, recipe: Recipe) -> bool:
     path = folder / RECIPE
     if not path.exists() or not ((folder / LAST).exists() or is_finished(folder)):
         recipe.save(path)
-    ours, theirs = recipe.plain(), Recipe.load(path).plain()
+    ours, theirs = recipe.plain(), type(recipe).load(path).plain()
     differing = [key for key in ours if ours[key] != theirs[key] and key not in CIRCUMSTANCES]
     if differing:
         differences = ", ".join(f"{key} ({theirs[key]!r} there, {ours[key]!r} here)" for key in differing)
@@ -52,9 +52,9 @@ def is_finished(folder: Path) -> bool:
 
 
 @rank_zero_only
-def note_unreadable(folder: Path, data: ImageData) -> None:
+def note_unreadable(folder: Path, unreadable: Sequence[tuple[Path, str]]) -> None:
     """Warns of images that were left out, and lists them in unreadable.txt."""
-    if data.unreadable:
+    if unreadable:
         path = folder / "unreadable.txt"
-        write(path, "".join(f"{image}: {reason}\n" for image, reason in data.unreadable))
-        log.warning("%d images can't be read and are left out; %s lists them", len(data.unreadable), path)
+        write(path, "".join(f"{image}: {reason}\n" for image, reason in unreadable))
+        log.warning("%d images can't be read and are left out; %s lists them", len(unreadable), path)

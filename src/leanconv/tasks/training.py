@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -13,24 +13,20 @@ from torch import nn
 from leanconv.measure import device_name
 from leanconv.tasks.checkpoint import configuration, save_tensors
 from leanconv.tasks.circumstances import versions
-from leanconv.tasks.classification import Classification
-from leanconv.tasks.data import ImageData, open_data
 from leanconv.tasks.devices import chosen_accelerator
-from leanconv.tasks.feeding import Feed
 from leanconv.tasks.manners import ctrl_c_raises, quiet
-from leanconv.tasks.networks import build_network
 from leanconv.tasks.progress import ProgressLine
-from leanconv.tasks.recipe import Recipe
 from leanconv.tasks.recording import LAST, Recorder, WholeFiles, last_state, write_rows
 from leanconv.tasks.result import Result
 from leanconv.tasks.run_folder import MODEL, claim, note_unreadable
 from leanconv.tasks.seeding import seeded
-from leanconv.tasks.trial import check_runs
+from leanconv.tasks.task import SCORES, task_named
+from leanconv.tasks.training_recipe import TrainingRecipe
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def train(recipe: Recipe, folder: str | Path, *, progress: bool = True) -> Result:
+def train(recipe: TrainingRecipe, folder: str | Path, *, progress: bool = True) -> Result:
     """Trains a network and leaves everything about it in a folder; the same call again picks up where it stopped.
 
     A finished training is not repeated: its result is read. An interrupted one goes on after its last whole epoch and,
@@ -51,17 +47,18 @@ def train(recipe: Recipe, folder: str | Path, *, progress: bool = True) -> Resul
         KeyboardInterrupt: after Ctrl-C; the epochs that were finished are safe.
 
     >>> train(Recipe(epochs=5), "runs/digits")  # doctest: +SKIP
-    Result(accuracy=0.97, ...)
+    Result(scores={'loss': 0.1, 'accuracy': 0.97, ...)
     """
     folder = Path(folder)
     accelerator = chosen_accelerator(recipe)
     if claim(folder, recipe):
         return Result.load(folder)
+    task = task_named(recipe.task)
     with seeded(recipe.seed):
-        data = open_data(recipe, progress=progress)
-        note_unreadable(folder, data)
-        network = build_network(recipe, data)
-        check_runs(network, recipe.model, data)
+        data = task.open_data(recipe, progress=progress)
+        note_unreadable(folder, data.unreadable)
+        network = task.build_network(recipe, data.info)
+        task.check_runs(network, recipe, data.info)
         params = sum(parameter.numel() for parameter in network.parameters())
         rows, _ = last_state(folder)
         if len(rows) == recipe.epochs:  # stopped between the last epoch and the result
@@ -74,16 +71,17 @@ def train(recipe: Recipe, folder: str | Path, *, progress: bool = True) -> Resul
 
 
 def fit(
-    recipe: Recipe, data: ImageData, network: nn.Module, folder: Path, accelerator: str, progress: bool
+    recipe: TrainingRecipe, data: Any, network: nn.Module, folder: Path, accelerator: str, progress: bool
 ) -> Trainer:
     """Trains, from the last checkpoint in the folder if there is one, up to the recipe's last epoch."""
-    feed = Feed(data, recipe)
-    module = Classification(network, recipe, num_classes=data.num_classes, steps=feed.steps)
+    task = task_named(recipe.task)
+    feed = task.feed(data, recipe)
+    module = task.learner(network, recipe, data, feed.steps)
     callbacks: list[Callback] = [Recorder(folder)]
     if recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if progress:
-        callbacks.append(ProgressLine(f"{recipe.operator}, seed {recipe.seed}"))
+        callbacks.append(ProgressLine(f"{recipe.operator}, seed {recipe.seed}", SCORES[recipe.task]))
     with quiet():
         trainer = Trainer(
             accelerator=accelerator,
@@ -93,6 +91,7 @@ def fit(
             precision=PRECISIONS[recipe.precision],
             max_epochs=recipe.epochs,
             accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.clip_norm or None,
             callbacks=callbacks,
             plugins=[WholeFiles()],
             default_root_dir=folder,
@@ -110,7 +109,7 @@ def fit(
     return trainer
 
 
-def finish(recipe: Recipe, data: ImageData, params: int, folder: Path, accelerator: str) -> Result:
+def finish(recipe: TrainingRecipe, data: Any, params: int, folder: Path, accelerator: str) -> Result:
     """Makes the last checkpoint the model of the run folder, and writes down what came out.
 
     The checkpoint is the one place that has the weights whole, however many processes they were spread over, and
@@ -118,12 +117,10 @@ def finish(recipe: Recipe, data: ImageData, params: int, folder: Path, accelerat
     """
     rows, weights = last_state(folder)
     write_rows(folder, rows)  # a kill may have come between the last checkpoint and its row
-    save_tensors(folder / MODEL, weights, configuration(recipe, data))
+    save_tensors(folder / MODEL, weights, configuration(recipe, data.info))
     last = rows[-1]
     result = Result(
-        accuracy=last["test_accuracy"],
-        top5=last["test_top5"],
-        loss=last["test_loss"],
+        scores={name.removeprefix("test_"): value for name, value in last.items() if name.startswith("test_")},
         seconds=sum(row["seconds"] for row in rows),
         epochs=len(rows),
         params=params,

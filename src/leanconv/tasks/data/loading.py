@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from leanconv.tasks.data.images import ImageSet, UnreadableImage
+from leanconv.tasks.data.images import UnreadableImage
 from leanconv.tasks.seeding import derived_seed, seeded
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, ...]
+
+
+class Batched(Protocol):
+    """Examples that can be had in batches."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], /) -> Batch:
+        """The examples at these positions, varied at random where they are to train on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Batches(Dataset[Batch | str]):
     For an unreadable image it gives the message of the error: raised in a worker, it would come with a traceback.
     """
 
-    def __init__(self, images: ImageSet, mix: Callable[[Tensor, Tensor], Batch] | None) -> None:
+    def __init__(self, images: Batched, mix: Callable[..., Batch] | None) -> None:
         self.images = images
         self.mix = mix
 
@@ -119,13 +129,13 @@ class Loader(DataLoader):
 
 
 def loader(
-    images: ImageSet,
+    images: Batched,
     draws: Draws,
     *,
     workers: int = 0,
-    mix: Callable[[Tensor, Tensor], Batch] | None = None,
+    mix: Callable[..., Batch] | None = None,
 ) -> Loader:
-    """Iterates over batches (images [N, C, H, W], labels [N]), prepared in the process itself or by workers.
+    """Iterates over batches, of labelled images (images [N, C, H, W], labels [N]), prepared here or by workers.
 
     The batches are the same for any number of workers.
 
