@@ -4,6 +4,7 @@ from measure.small_network import images, network
 from torch import nn
 
 from leanconv.measure import grad_cam
+from leanconv.measure.cam import last_maps
 
 
 @pytest.mark.parametrize("layer", ["0", "1", "2", "3", "5"])
@@ -58,3 +59,35 @@ def test_mistakes_are_named():
         grad_cam(model, images(), "2", 9)
     with pytest.raises(ValueError, match=r"got \(3, 8, 8\)"):
         grad_cam(model, images()[0], "2")
+
+
+class Ends(nn.Module):
+    """All that may follow the maps: a layer that runs twice, one beside the way, pixels, and what is no map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stage = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        self.twice, self.aside, self.pool = nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1)
+        self.tokens, self.fc = nn.Unflatten(1, (1, 1, 4)), nn.Linear(4, 5)
+
+    def forward(self, images):
+        maps = self.twice(self.twice(self.stage(images)))
+        self.aside(maps)
+        pixels = self.pool(maps).flatten(1)
+        return self.fc(self.tokens(pixels).flatten(1))
+
+
+def test_the_last_maps_are_those_before_the_classifier():
+    assert last_maps(network(), images()) == "5"
+    model = Ends()
+    assert last_maps(model, torch.randn(2, 3, 8, 8)) == "stage"
+    assert not any(module._forward_hooks for module in model.modules())
+    with torch.inference_mode():
+        assert last_maps(model, torch.randn(2, 3, 6, 9)) == "stage"
+
+
+def test_a_model_without_maps_is_told():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="layer must be given: Sequential has none that gives maps"):
+        last_maps(model, torch.randn(1, 3, 8, 8))
+    assert not any(module._forward_hooks for module in model.modules())

@@ -9,8 +9,17 @@ import torch.nn.functional as F
 from measure.small_network import images, network
 from torch import nn
 
-from leanconv.measure import LayerSimilarity, filter_similarity, map_similarity, peak_memory, weight_similarity
+from leanconv.measure import (
+    LayerSimilarity,
+    filter_similarity,
+    guided_backprop,
+    map_similarity,
+    peak_memory,
+    weight_similarity,
+)
 from leanconv.measure import similarity as module
+from leanconv.measure.observing import observe, recording
+from leanconv.measure.patterns import QuickGuidance
 from leanconv.nn import DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d
 
 
@@ -221,3 +230,103 @@ def test_mistakes_are_named():
         weight_similarity(model)["con"]
     with pytest.raises(ValueError, match="bins must be at least 1"):
         layer().histogram(0)
+
+
+class Winding(nn.Module):
+    """What the shortcuts of the backward passes must get right: see the comments."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        self.stem = nn.Conv2d(3, 4, 3, padding=1, bias=True)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4, affine=affine) for affine in (True, False, True, True))
+        self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1, groups=2) for _ in range(4))
+        self.last = nn.Conv2d(4, 4, 3)
+        for norm in self.norms:
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            if norm.affine:
+                nn.init.normal_(norm.weight)  # negative ones too
+                nn.init.normal_(norm.bias)
+
+    def forward(self, input):
+        hidden = self.norms[0](self.norms[1](self.stem(input)))  # a norm after a norm, a convolution with bias
+        torch.relu_(hidden)  # in place, its result unused
+        hidden = hidden + input.mean(1, keepdim=True)  # around the stem
+        both = self.convs[0](hidden)
+        hidden = F.relu(self.norms[2](both) + both, inplace=True)  # a convolution and its norm
+        changed = self.convs[1](hidden)
+        changed.mul_(2)
+        hidden = F.relu(self.norms[3](changed))  # changed in between
+        own = F.batch_norm(self.convs[2](hidden), torch.zeros(4), torch.ones(4), training=True)  # nothing to fold
+        hidden = F.hardtanh(own)
+        return self.last(F.silu(self.convs[3](hidden)))
+
+
+def test_shortcuts_change_nothing():
+    model, batch = Winding().eval(), images(3)
+    for name in ("stem", "convs.0", "convs.2", "last"):
+        patterns = [guided_backprop(model, batch, channel, layer=name).sum(0) for channel in range(4)]
+        assert all(pattern.abs().max() > 0 for pattern in patterns)
+        result = filter_similarity(model, batch, name, filters=None, batch_size=3)
+        torch.testing.assert_close(result[name].matrix, cosine_loop(patterns), atol=1e-4, rtol=1e-4)
+
+
+class Dynamic(nn.Module):
+    """Its first convolution's weights are the images'."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.last = nn.Conv2d(4, 4, 3)
+
+    def forward(self, input):
+        return self.last(F.relu(F.conv2d(input, self.weight * input.mean())))
+
+
+def test_a_stem_that_is_not_linear_is_left_alone():
+    model, batch = Dynamic(), images(3)
+    patterns = [guided_backprop(model, batch, channel, layer="last").sum(0) for channel in range(4)]
+    result = filter_similarity(model, batch, filters=None)
+    torch.testing.assert_close(result["last"].matrix, cosine_loop(patterns), atol=1e-4, rtol=1e-4)
+
+
+def test_norms_are_folded_and_gradients_summed_behind_the_stem():
+    model, batch = network().requires_grad_(False), images(3)
+    with recording(batch) as leaf, QuickGuidance(leaf) as guided:
+        output, kept = observe(model, leaf, ["3"])
+    names, nodes = set(), [output.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        names.add(node.name())
+        nodes += [before for before, _ in node.next_functions if before]
+    assert not any("BatchNorm" in name or "Addcmul" in name for name in names)
+    gradients = guided.behind(kept["3"][0].sum())
+    assert [gradient is not None for gradient in gradients] == [False] * (len(gradients) - 1) + [True]
+    assert gradients[-1].shape == (3, 8, 8, 8)
+
+
+def test_half_precision_gives_nearly_the_same():
+    model, batch = network(), images()
+    expected = filter_similarity(model, batch, filters=None)
+    half = filter_similarity(model.bfloat16(), batch.bfloat16(), filters=None)
+    for layer in half.layers:
+        assert layer.matrix.dtype == torch.float32
+        torch.testing.assert_close(layer.matrix, expected[layer.name].matrix, atol=0.1, rtol=0)
+
+
+def test_the_histogram_of_all_layers_is_the_mean_of_theirs():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(4, 1, 3))
+    similar = weight_similarity(model)
+    shares, edges = similar.histogram(8)
+    expected = (similar["0"].histogram(8)[0] + similar["1"].histogram(8)[0]) / 2  # "2" has a single filter
+    torch.testing.assert_close(shares, expected)
+    assert shares.sum().item() == pytest.approx(1)
+    assert torch.equal(edges, similar["0"].histogram(8)[1])
+
+
+def test_quartiles_are_those_of_the_pairs():
+    values = layer().values.double()
+    assert layer().quartiles == pytest.approx([values.quantile(share).item() for share in (0.25, 0.5, 0.75)])
+    assert all(map(math.isnan, layer(1).quartiles))

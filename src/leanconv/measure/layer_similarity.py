@@ -62,6 +62,14 @@ class LayerSimilarity:
         spread = (without - without.mean()).square().sum() * (count - 1) / count
         return ((1 - count / self.of) * spread).sqrt().item()
 
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """The lower quartile, the median and the upper quartile of all pairs; NaN for a single filter."""
+        if not len(self.values):
+            return (float("nan"),) * 3
+        low, middle, high = self.values.double().quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+        return low, middle, high
+
     def histogram(self, bins: int = 40) -> tuple[Tensor, Tensor]:
         """The share of the pairs in each of equal bins from -1 to 1, and the bins' edges.
 
@@ -114,6 +122,15 @@ class Similarity:
         """The mean of the layers' means; layers with a single filter are left out."""
         return torch.tensor([layer.mean for layer in self.layers]).nanmean().item()
 
+    def histogram(self, bins: int = 40) -> tuple[Tensor, Tensor]:
+        """The share of the pairs in each of equal bins from -1 to 1, the mean of the layers', and the bins' edges.
+
+        Layers with a single filter are left out.
+        """
+        shares, edges = zip(*(layer.histogram(bins) for layer in self.layers), strict=True)
+        compared = [share for share, layer in zip(shares, self.layers, strict=True) if len(layer.channels) > 1]
+        return torch.stack(compared or [torch.zeros(bins)]).double().mean(0), edges[0]
+
     def table(self) -> Table:
         """One row a layer: the mean with its standard error, the quartiles and the most similar pair."""
         rows = [row(layer) for layer in self.layers]
@@ -134,7 +151,6 @@ def row(layer: LayerSimilarity) -> list[str]:
     if len(layer.channels) < 2:
         return [layer.name, filters, *["–"] * 5]
     mean = f"{layer.mean:.3f}" + (f" ± {layer.error:.3f}" if len(layer.channels) < layer.of else "")
-    quartiles = layer.values.double().quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     ((first, second, value),) = layer.most_similar(1)
     pair = f"{first}, {second}: {value:.3f}"
-    return [layer.name, filters, mean, *(f"{quartile:.3f}" for quartile in quartiles), pair]
+    return [layer.name, filters, mean, *(f"{quartile:.3f}" for quartile in layer.quartiles), pair]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leanconv.measure.batches import Batches, Images
-from leanconv.measure.guided import GuidedGradients, require_activations
 from leanconv.measure.layer_similarity import LayerSimilarity, Similarity
-from leanconv.measure.observing import gradients, named_layers, observe, recording
+from leanconv.measure.observing import named_layers, observe
+from leanconv.measure.patterns import add_patterns
 from leanconv.nn import DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d
 from leanconv.nn.arguments import require_positive
 
@@ -95,12 +95,18 @@ def filter_similarity(
 
 
 def map_similarity(
-    model: nn.Module, images: Images, layers: Sequence[str] | None = None, *, batch_size: int = 8
+    model: nn.Module,
+    images: Images,
+    layers: Sequence[str] | None = None,
+    *,
+    batch_size: int = 8,
+    progress: Progress | None = None,
 ) -> Similarity:
     """How alike the maps are that a layer gives: the cosine of each two in one image, averaged over the images.
 
     Maps that are nearly multiples of one another are what K. Han et al., *GhostNet: More Features from Cheap
-    Operations*, CVPR 2020, make from each other. See `filter_similarity` for the arguments and errors.
+    Operations*, CVPR 2020, make from each other. See `filter_similarity` for the arguments and errors;
+    `progress` is called after each batch.
 
     >>> model = nn.Conv2d(1, 2, 3, bias=False)
     >>> model.weight.data[1] = 3 * model.weight.data[0]
@@ -112,11 +118,14 @@ def map_similarity(
     widths = layer_widths(model, batches.example(), layers)
     sums: dict[str, Tensor] = {}
     with torch.no_grad():
-        for batch in batches:
+        for done, batch in enumerate(batches, start=1):
             for name, calls in observe(model, batch, widths)[1].items():
+                require_maps(name, calls[0])
                 maps = torch.cat([call.flatten(2) for call in calls], 2)
                 units = F.normalize(maps.to(accumulated(maps)), dim=2)
                 sums[name] = sums.get(name, 0) + (units @ units.mT).sum(0)
+            if progress is not None:
+                progress(done, len(batches))
     results = [LayerSimilarity(name, range(width), width, unit_diagonal(sums[name] / batches.count))
                for name, width in widths.items()]
     return Similarity("feature maps", results, [f"Similarities averaged over {batches.count} images."])
@@ -149,29 +158,6 @@ def weight_similarity(model: nn.Module, layers: Sequence[str] | None = None) -> 
         weights = conv.weight.detach().flatten(1)
         results.append(LayerSimilarity(name, range(len(weights)), len(weights), cosines(weights)))
     return Similarity("weights", results)
-
-
-def add_patterns(
-    model: nn.Module,
-    images: Tensor,
-    chosen: Mapping[str, Sequence[int]],
-    sums: Mapping[str, Tensor],
-    step: Callable[[], None],
-) -> None:
-    """Adds the guided backpropagation of a batch to the sums, (F, C, H, W) a layer, of the F filters chosen."""
-    # In channels_last, whatever the weights are in, the backward passes on a CPU take a fraction of the time.
-    with recording(images.to(memory_format=torch.channels_last)) as leaf:
-        with GuidedGradients() as guided:
-            _, kept = observe(model, leaf, chosen)
-        require_activations(model, guided)
-        for name, channels in chosen.items():
-            for channel, total in zip(channels, sums[name], strict=True):
-                score = torch.stack([call[:, channel].sum() for call in kept[name]]).sum()
-                pattern = gradients(score, leaf, retain_graph=True)
-                if pattern is None:
-                    raise ValueError(f"layer {name!r} must depend on the images, but it doesn't")
-                total += pattern.sum(0, dtype=total.dtype)
-                step()
 
 
 def layer_widths(model: nn.Module, image: Tensor, layers: Sequence[str] | None) -> dict[str, int]:
@@ -214,6 +200,15 @@ def require_layers(model: nn.Module, names: Iterable[str]) -> None:
     """
     if not list(names):
         raise ValueError(f"layers must be named: {type(model).__name__} runs no convolution larger than 1 × 1")
+
+
+def require_maps(path: str, maps: Tensor) -> None:
+    """
+    Raises:
+        ValueError: for what a layer gave, if it isn't maps.
+    """
+    if maps.dim() != 4:
+        raise ValueError(f"layer {path!r} must give maps (N, channels, h, w), got {tuple(maps.shape)}")
 
 
 def draw(width: int, filters: int | None, seed: int) -> list[int]:
