@@ -1,0 +1,125 @@
+"""What an upsampling method sees of scenes, and what is asked of it: whole images, or parts of them to train on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from leanconv.tasks.depth.images import DepthSet, Scene
+from leanconv.tasks.depth.protocol import Sampling, low_resolution
+
+CROP = 256
+STATISTICS_OF = 100  # scenes, at most
+
+
+class Batch(NamedTuple):
+    """Scenes as methods see them.
+
+    Attributes:
+        low: depth at the low resolution without holes, float (N, 1, H / factor, W / factor).
+        image: float (N, 3, H, W), pixels in 0..1.
+        depth: what is wanted, float (N, 1, H, W), in the data's unit; 0 where it isn't known.
+    """
+
+    low: Tensor
+    image: Tensor
+    depth: Tensor
+
+
+class Examples(Dataset, ABC):
+    """Parts of scenes: `examples[0]` is a `Batch` of one.
+
+    Args:
+        scenes: to take them from.
+        factor: between the sizes.
+        sampling: how the low resolution comes about, as `low_resolution` takes it.
+    """
+
+    def __init__(self, scenes: DepthSet, factor: int, *, sampling: Sampling = "centre") -> None:
+        self.scenes, self.factor, self.sampling = scenes, factor, sampling
+        for name, size in zip(scenes.names, scenes.sizes, strict=True):
+            if min(size) < factor:
+                raise ValueError(f"scenes must have sides of at least the factor {factor}, got {size} of {name}")
+
+    @abstractmethod
+    def part(self, scene: Scene) -> Scene:
+        """What is taken of a scene: sides that the factor divides."""
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The examples at these positions.
+
+        Raises:
+            ValueError: they have different sizes.
+            UnreadableImage: a file can't be decoded.
+        """
+        parts = [self.part(self.scenes[position]) for position in positions]
+        sizes = sorted({tuple(part.depth.shape[1:]) for part in parts})
+        if len(sizes) > 1:
+            raise ValueError(f"examples of a batch must have one size, got {sizes}: take one at a time")
+        depth = torch.stack([part.depth for part in parts])
+        image = torch.stack([part.image for part in parts]) / 255
+        return Batch(low_resolution(depth, self.factor, self.sampling), image, depth)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batch([range(len(self))[index]])
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+
+class WholeImages(Examples):
+    """Whole scenes, to test on; what the factor leaves over is cut off below and at the right."""
+
+    def part(self, scene: Scene) -> Scene:
+        height, width = (side - side % self.factor for side in scene.depth.shape[1:])
+        return Scene(scene.image[:, :height, :width], scene.depth[:, :height, :width])
+
+
+class Crops(Examples):
+    """Squares at random places, mirrored left to right by chance, to train on: drawn from PyTorch's global generator.
+
+    Args:
+        scenes, factor, sampling: as in `Examples`.
+        size: of the squares; they are smaller where the smallest scene is, and where the factor doesn't divide it.
+        flip: whether to mirror them.
+    """
+
+    def __init__(
+        self, scenes: DepthSet, factor: int, *, sampling: Sampling = "centre", size: int = CROP, flip: bool = True
+    ) -> None:
+        super().__init__(scenes, factor, sampling=sampling)
+        if size < factor:
+            raise ValueError(f"size must be at least the factor {factor}, got {size}")
+        fits = min([size, *(min(sides) for sides in scenes.sizes)])
+        self.size, self.flip = fits - fits % factor, flip
+
+    def part(self, scene: Scene) -> Scene:
+        height, width = scene.depth.shape[1:]
+        top, left = (int(torch.randint(side - self.size + 1, ())) for side in (height, width))
+        mirrored = self.flip and bool(torch.rand(()) < 0.5)
+        image, depth = (full[:, top : top + self.size, left : left + self.size] for full in scene)
+        return Scene(image.flip(-1), depth.flip(-1)) if mirrored else Scene(image, depth)
+
+
+def depth_statistics(scenes: DepthSet) -> tuple[float, float]:
+    """Mean and standard deviation of the depth that is known, in the data's unit: of 100 scenes, spread over the set.
+
+    Raises:
+        ValueError: no depth is known.
+    """
+    step = -(-len(scenes) // STATISTICS_OF)
+    count, total, squares = 0, 0.0, 0.0
+    for position in range(0, len(scenes), step):
+        depth = scenes[position].depth.double()
+        count += int((depth > 0).sum())
+        total += float(depth.sum())
+        squares += float(depth.square().sum())
+    if not count:
+        raise ValueError("scenes must have pixels of known depth, got none")
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0) ** 0.5 or 1.0

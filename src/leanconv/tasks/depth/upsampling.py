@@ -1,0 +1,129 @@
+"""Joint depth upsampling, as the parts that a training is put together from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from leanconv.models.ddf_up_net import DDFUpNet
+from leanconv.models.pac_net import PACNet
+from leanconv.tasks.depth.evaluation import evaluate
+from leanconv.tasks.depth.examples import Batch, Crops, WholeImages, depth_statistics
+from leanconv.tasks.depth.images import DepthData
+from leanconv.tasks.depth.methods import Upsampler
+from leanconv.tasks.depth.protocol import mean_square
+from leanconv.tasks.depth.scores import DepthRMSE
+from leanconv.tasks.depth.sources import open_depth
+from leanconv.tasks.depth_recipe import DepthRecipe
+from leanconv.tasks.feeding import Feed
+from leanconv.tasks.learner import Learner
+from leanconv.tasks.seeding import seeded
+from leanconv.tasks.task import Task
+
+NETWORKS = {"ddf_up_net": DDFUpNet, "pac_net": PACNet}
+
+
+class DepthUpsampling(Learner):
+    """Trains a network to enlarge depth maps: by the squared difference, in units of the data's deviation.
+
+    Args:
+        network: an `Upsampler`.
+        recipe: how to train it.
+        steps: batches in an epoch.
+    """
+
+    network: Upsampler
+
+    def __init__(self, network: nn.Module, recipe: DepthRecipe, *, steps: int) -> None:
+        super().__init__(network, recipe, steps=steps)
+        self.score = DepthRMSE()
+
+    def training_step(self, batch: Batch) -> Tensor:
+        low, image, depth = batch
+        loss = mean_square(self.network(low, image), depth) / self.network.depth_std.square().sum()
+        self.losses.update(loss.detach(), len(depth))
+        return loss
+
+    def validation_step(self, batch: Batch) -> None:
+        low, image, depth = batch
+        self.score.update(self.network(low, image), depth)
+
+    def on_validation_epoch_end(self) -> None:
+        self.tested = {"rmse": self.score.compute().item()}
+        self.score.reset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthInfo:
+    """What a network must know of the depth maps that it is made for.
+
+    Attributes:
+        unit: of the depth.
+        depth_mean: of the training scenes, in that unit.
+        depth_std: their standard deviation.
+    """
+
+    unit: str
+    depth_mean: float
+    depth_std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InformedData(DepthData):
+    """A data set, with what a network must know of it."""
+
+    info: DepthInfo
+
+
+def open_data(recipe: DepthRecipe, *, progress: bool = True) -> InformedData:
+    """The scenes that a recipe names."""
+    data = open_depth(
+        recipe.data, units_per_metre=recipe.units_per_metre,
+        bad_images="refuse" if recipe.bad_images == "refuse" else "skip", limit=recipe.limit,
+    )
+    mean, std = depth_statistics(data.train)
+    return InformedData(**vars(data), info=DepthInfo(unit=data.unit, depth_mean=mean, depth_std=std))
+
+
+def build_network(recipe: DepthRecipe, info: DepthInfo) -> nn.Module:
+    """Builds a recipe's network, with the weights that it starts from.
+
+    Raises:
+        ValueError: the weights don't fit, or the recipe wants an operator or published weights: there are none.
+    """
+    from leanconv.tasks.checkpoint import load_weights
+
+    if recipe.operator != "dense" or recipe.pretrained:
+        came = f"operator {recipe.operator!r}" if recipe.operator != "dense" else "pretrained true"
+        raise ValueError(f"a network for depth has no published weights and takes no operator, got {came}")
+    network = Upsampler(NETWORKS[recipe.model](recipe.factor), info.depth_mean, info.depth_std)
+    if recipe.weights is not None:
+        load_weights(recipe.weights, network)
+    return network.train()
+
+
+def check_runs(network: nn.Module, recipe: DepthRecipe, info: DepthInfo) -> None:
+    """Runs a network on one blank scene."""
+    side = recipe.crop
+    with seeded(0), torch.no_grad():
+        low = side // recipe.factor
+        network.eval()(torch.zeros(1, 1, low, low), torch.zeros(1, 3, side, side))
+    network.train()
+
+
+TASK = Task(
+    info=DepthInfo,
+    open_data=open_data,
+    build_network=build_network,
+    check_runs=check_runs,
+    feed=lambda data, recipe: Feed(
+        Crops(data.train, recipe.factor, sampling=recipe.sampling, size=recipe.crop, flip=recipe.augment),
+        WholeImages(data.test, recipe.factor, sampling=recipe.sampling),
+        recipe,
+        test_batch_size=recipe.processes,
+    ),
+    learner=lambda network, recipe, data, steps: DepthUpsampling(network, recipe, steps=steps),
+    evaluate=evaluate,
+)

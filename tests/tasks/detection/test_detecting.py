@@ -1,0 +1,194 @@
+"""Training, testing and comparing detectors, on images that they learn in a moment."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from leanconv.models import create
+from leanconv.report import write_evaluation
+from leanconv.tasks import Recipe, comparing, evaluate, load_model, save_model, train
+from leanconv.tasks.checkpoint import configuration
+from leanconv.tasks.data import ImageInfo
+from leanconv.tasks.detection.learning import Pictures, mirrored
+from leanconv.tasks.detection.scores import CocoScores
+from leanconv.tasks.detection_recipe import DetectionRecipe
+from leanconv.tasks.task import task_named
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    """Six images of 64×64 with two bright squares each, in COCO's layout."""
+    root, generator = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        (root / part).mkdir(parents=True)
+        images, annotations = [], []
+        for number in range(1, count + 1):
+            pixels = generator.integers(0, 60, (64, 64, 3), np.uint8)
+            for column in (4, 36):
+                left, top, side = column + int(generator.integers(6)), int(generator.integers(36)), 20
+                category = int(generator.integers(2))
+                pixels[top : top + side, left : left + side, category] = 250
+                annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 5 + 4 * category,
+                                    "bbox": [left, top, side, side], "area": side**2, "iscrowd": 0})
+            Image.fromarray(pixels).save(root / part / f"{number}.png")
+            images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+        categories = [{"id": 5, "name": "red"}, {"id": 9, "name": "green"}]
+        whole = {"images": images, "annotations": annotations, "categories": categories}
+        (root / f"instances_{part}.json").write_text(json.dumps(whole))
+    return f"coco:{root}"
+
+
+@pytest.fixture(scope="module")
+def recipe(squares):
+    return DetectionRecipe(
+        data=squares, backbone="resnet10t", norms="batch", trainable_stages=4, short_sides=(64,), long_side=64,
+        anchor_size=8, epochs=2, batch_size=2, lr=0.005, schedule="constant", decay_epochs=(), accelerator="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    train(recipe, folder)
+    return folder
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_training_leaves_what_others_leave(recipe, finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"recipe.yaml", "metrics.csv", "metrics.json", "last.ckpt", "model.safetensors", "result.json"}
+    first, second = json.loads((finished / "metrics.json").read_text())
+    assert second["train_loss"] < first["train_loss"]
+    assert DetectionRecipe.load(finished / "recipe.yaml") == recipe
+    result = train(recipe, finished)
+    assert set(result.scores) == {"ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"}
+    assert result.scores["ap"] == second["test_ap"]
+
+
+def test_a_resumed_training_ends_with_the_same_weights(recipe, finished, tmp_path, monkeypatch):
+    batch, seen = Pictures.batch, []
+
+    def stopping(self, indices):
+        seen.append(indices)
+        if self.flip and len(seen) > 4:  # the second epoch's
+            raise Stop
+        return batch(self, indices)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pictures, "batch", stopping)
+        with pytest.raises(Stop):
+            train(recipe, tmp_path)
+    assert len(json.loads((tmp_path / "metrics.json").read_text())) == 1
+    train(recipe, tmp_path)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path, finished))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_test_finds_what_the_training_found(recipe, finished, tmp_path):
+    evaluation = evaluate(finished)
+    assert evaluation.scores["ap"] == pytest.approx(train(recipe, finished).scores["ap"], abs=1e-6)
+    assert set(evaluation.per_category) == {"red", "green"}
+    report = write_evaluation(evaluation, tmp_path)
+    assert "What the detector finds" in report.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "predictions.json", "categories.csv", "detections.png", "report.html"
+    }
+    again = CocoScores.load(evaluation.images, tmp_path / "predictions.json")
+    assert again.compute()["ap"] == pytest.approx(evaluation.scores["ap"], abs=1e-6)
+    mirrored_too = evaluate(finished, flip_test=True)
+    assert len(mirrored_too.found.found) == 2
+
+
+def test_other_categories_are_refused(finished, squares, tmp_path):
+    root = tmp_path / "other"
+    root.mkdir()
+    for part in ("train", "val"):
+        content = json.loads((type(root)(squares.removeprefix("coco:")) / f"instances_{part}.json").read_text())
+        content["categories"][0]["name"] = "blue"
+        (root / f"instances_{part}.json").write_text(json.dumps(content))
+        (root / part).symlink_to(type(root)(squares.removeprefix("coco:")) / part)
+    with pytest.raises(ValueError, match=r"categories of the data must be the detector's 2 \(red, green, ...\), got 2"):
+        evaluate(finished, f"coco:{root}")
+
+
+def test_the_operator_goes_into_the_backbone(recipe, finished):
+    info = task_named("detection").info(categories=("red", "green"), has_masks=False)
+    network = task_named("detection").build_network(replace(recipe, operator="tied:blocks=2"), info)
+    assert any(type(module).__name__ == "TiedConv2d" for module in network.backbone.body.modules())
+    assert not any(type(module).__name__ == "TiedConv2d" for module in network.backbone.fpn.modules())
+    loaded, config = load_model(finished / "model.safetensors")
+    assert config["recipe"]["task"] == "detection"
+    image = torch.rand(3, 64, 64)
+    fused = task_named("detection").fuse(loaded, torch.zeros(1, 3, 64, 64))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.backbone.body.modules())
+    for name, found in loaded([image])[0].items():
+        torch.testing.assert_close(fused([image])[0][name], found, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("operator", ["dense", "tied:blocks=2"])
+def test_a_classifier_becomes_the_backbone(recipe, tmp_path, operator):
+    info = ImageInfo(num_classes=7, in_chans=3, image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3,
+                     classes=tuple("abcdefg"))
+    learned = Recipe(model="resnet10t", operator=operator, data="imagefolder:nowhere")
+    classifier = task_named("classification").build_network(learned, info)
+    save_model(tmp_path / "a.safetensors", classifier, configuration(learned, info))
+    categories = task_named("detection").info(categories=("red",), has_masks=False)
+    wanted = replace(recipe, operator=operator, weights=tmp_path / "a.safetensors")
+    network = task_named("detection").build_network(wanted, categories)
+    theirs = classifier.state_dict()
+    for name, tensor in network.backbone.body.state_dict().items():
+        assert torch.equal(tensor, theirs[name])
+    if operator != "dense":
+        save_model(tmp_path / "a.safetensors", create("resnet10t", num_classes=7), configuration(
+            replace(learned, operator="dense"), info))
+        swapped = task_named("detection").build_network(wanted, categories).backbone.body
+        assert any("conv.weight" in name for name in swapped.state_dict())
+
+
+def test_detectors_with_operators_are_compared(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "ROUNDS", 2)
+    comparison = comparing.compare(replace(recipe, epochs=1), ["dense", "tied:blocks=2"], [0], tmp_path, progress=False)
+    dense, tied = comparison.rows
+    assert comparison.finished
+    assert comparison.score.name == "AP"
+    assert tied.params < dense.params
+    assert tied.macs < dense.macs
+    assert list(dense.latency) == [1]
+    assert "AP" in comparison.table().columns
+
+
+def test_mirroring_twice_changes_nothing():
+    image = torch.rand(3, 6, 9)
+    target = {"boxes": torch.tensor([[1.0, 2.0, 4.0, 5.0]]), "masks": torch.randint(0, 2, (1, 6, 9)), "labels": 1}
+    once = mirrored(image, target)
+    assert once[1]["boxes"].tolist() == [[5.0, 2.0, 8.0, 5.0]]
+    again = mirrored(*once)
+    assert torch.equal(again[0], image)
+    assert torch.equal(again[1]["boxes"], target["boxes"])
+    assert torch.equal(again[1]["masks"], target["masks"])
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("model", "yolo", "unknown model in the recipe 'yolo'"),
+    ("upsample", "nearst", "did you mean 'nearest'"),
+    ("norms", "batched", "did you mean 'batch'"),
+    ("trainable_stages", 5, "must be from 0 to 4, got 5"),
+    ("short_sides", (), "at least one length from 1"),
+    ("long_side", 10, "must be at least short_sides"),
+    ("anchor_size", 0, "must be at least 1, got 0"),
+    ("data", "", "must be given, in one of the forms coco:PATH"),
+    ("data", "digits", "unknown data source"),
+    ("clip_norm", -1, "must be at least 0"),
+])
+def test_rules(recipe, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        replace(recipe, **{key: value})
