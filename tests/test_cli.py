@@ -21,10 +21,10 @@ from leanconv.surgery import Plan, fuse
 from leanconv.tasks import Recipe, load_model, save_model
 from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
-from leanconv.tasks.recipe import recipe_names
+from leanconv.tasks.training_recipe import recipe_names
 
 COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eval", "compare", "fuse", "export",
-            "verify"]
+            "verify", "quantize", "skeleton", "robustness", "similarity", "cam", "check", "occlusion"]
 INFO = ImageInfo(
     num_classes=10, in_chans=1, image_size=16, mean=(0.5,), std=(0.25,), classes=tuple(map(str, range(10)))
 )
@@ -363,7 +363,8 @@ def test_compare_leaves_a_table_and_a_report(capsys, tmp_path):
     text = output(capsys, *tokens, *recipe)
     assert "cifar_resnet20 on digits" in text
     assert text.endswith(f"report: {out / 'report.html'}\n")
-    assert "tied:blocks=2" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert all(part in page for part in ("tied:blocks=2", "How alike its filters are", "Where it looks"))
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert [row["operator"] for row in rows] == ["dense", "tied:blocks=2"]
 

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from leanconv.report import write_report
+from leanconv.report.findings import Section
+from leanconv.table import Table
 
 NEVER_CLOSED = {"meta", "link", "img", "br", "hr"}
 
@@ -119,3 +121,11 @@ def test_what_is_not_finished_is_reported_as_far_as_it_goes(
     assert page.tags.count("svg") == pictures
     assert warning in " ".join(page.text.split())
     assert (tmp_path / "accuracy-cost.png").exists() == bool(pictures)
+
+
+def test_further_sections_stand_above_the_circumstances(row, comparison, tmp_path):
+    sections = [Section("Where it looks", note="Missing: tied: <no> maps."), Section("More", (), Table(["a"], [["b"]]))]
+    text = " ".join(read(write_report(comparison(row("dense", [])), tmp_path, sections)).text.split())
+    begin = 0
+    for part in ("What each operator gives", "Where it looks Missing: tied: <no> maps. More a b", "What was run"):
+        begin = text.index(part, begin)

@@ -10,9 +10,16 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 import leanconv
+from leanconv.cli.cam import cam
+from leanconv.cli.check import check
 from leanconv.cli.export import export, verify
 from leanconv.cli.listing import doctor, models, ops, recipes
 from leanconv.cli.networks import fuse, plan, profile, swap
+from leanconv.cli.occlusion import occlusion
+from leanconv.cli.quantize import quantize
+from leanconv.cli.robustness import robustness
+from leanconv.cli.similarity import similarity
+from leanconv.cli.skeleton import skeleton
 from leanconv.cli.training import compare, evaluate, train
 
 __all__ = ["app", "main"]
@@ -26,7 +33,8 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (ops, doctor, models, recipes, plan, swap, profile, fuse, export, verify, train, compare):
+for command in (ops, doctor, models, recipes, plan, swap, profile, fuse, export, verify, quantize, train, compare,
+                skeleton, robustness, similarity, cam, check, occlusion):  # fmt: skip
     app.command(command)
 app.command(evaluate, name="eval")
 

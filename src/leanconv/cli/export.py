@@ -1,4 +1,4 @@
-"""Commands that ship a network as an ONNX file: export, verify."""
+"""Commands that ship a network as an ONNX file or a package: export, verify."""
 
 from __future__ import annotations
 
@@ -21,35 +21,39 @@ OPEN: dict[str, bool | Literal["batch"]] = {"all": True, "batch": "batch", "none
 def export(
     checkpoint: Path, /, *, out: Out, open: Literal["all", "batch", "none"] = "all", tolerance: float = 1e-4
 ) -> None:
-    """Writes a trained network as an ONNX file, once ONNX Runtime has given the same numbers with it.
+    """Writes a trained network as an ONNX file or a compiled package, once the file has given the same numbers.
 
-    The file says how its images are made ready and what its classes are, as far as the checkpoint does. Fuse the
+    An ONNX file, FILE.onnx, runs anywhere; it says how its images are made ready and what its classes are, as far as
+    the checkpoint does. A package of AOTInductor, FILE.pt2, is for PyTorch on this machine's kind of CPU. Fuse the
     network first for the fastest file.
 
     For example:
 
         leanconv export runs/tied -o tied.onnx
         leanconv export fused.safetensors -o fused.onnx --open batch
+        leanconv export fused.safetensors -o fused.pt2
 
     Args:
         checkpoint: Folder of a finished training, or FILE.safetensors that leanconv wrote.
-        out: File to write, FILE.onnx.
+        out: File to write, FILE.onnx or FILE.pt2.
         open: Sizes of the images that the file leaves open: batch, height and width, the batch alone, or none.
         tolerance: Largest difference that passes, over the largest output.
     """
     from leanconv.tasks import load_model
 
+    if out.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"out must end in .onnx or .pt2, got {str(out)!r}")
     network, configuration = load_model(checkpoint_path(checkpoint))
     size = configuration["image_size"]
+    shape, dynamic = (1, configuration["in_chans"], size, size), OPEN[open]
     with mistakes_in_one_line():
-        difference = leanconv.export_onnx(
-            network,
-            out,
-            (1, configuration["in_chans"], size, size),
-            dynamic=OPEN[open],
-            tolerance=tolerance,
-            metadata={key: json.dumps(configuration[key]) for key in ("mean", "std", "classes")},
-        )
+        if out.suffix == ".pt2":
+            difference = leanconv.export_package(network, out, shape, dynamic=dynamic, tolerance=tolerance)
+        else:
+            metadata = {key: json.dumps(configuration[key]) for key in ("mean", "std", "classes")}
+            difference = leanconv.export_onnx(
+                network, out, shape, dynamic=dynamic, tolerance=tolerance, metadata=metadata
+            )
     show(f"equal to the network: largest relative difference {difference:.1e}", f"wrote {out}")
 
 

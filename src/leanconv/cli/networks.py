@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import leanconv
 from leanconv.cli.options import DEFAULT_BUILD, DEFAULT_LAYERS, Build, Layers, checkpoint_path, refuse, refuse_fused
 from leanconv.cli.output import show
 from leanconv.cli.words import Switch, Words, require_safetensors, split_operators, split_shape
+
+if TYPE_CHECKING:
+    from leanconv.surgery import Fusion
 
 
 def plan(
@@ -149,19 +153,20 @@ def profile(
     show(*(result.layers(name) for name in variants if layers), result)
 
 
-def fuse(checkpoint: Path, /, *, out: Path) -> None:
+def fuse(checkpoint: Path, /, *, out: Path, ranges: Switch = False) -> None:
     """Folds the norms of a trained network into its convolutions, proves the result equal and writes it.
 
     For example:
 
         leanconv fuse runs/tied --out fused.safetensors
+        leanconv fuse runs/tied --out fused.safetensors --ranges
 
     Args:
         checkpoint: Folder of a finished training, or FILE.safetensors that leanconv wrote.
         out: Checkpoint to write, FILE.safetensors.
+        ranges: Show the ranges of the weights before and after, layer by layer, which matter to 8 bits.
     """
     require_safetensors(out)
-    from leanconv.surgery import Fusion
     from leanconv.tasks import load_model, save_model
     from leanconv.tasks.checkpoint import fused_network
 
@@ -169,4 +174,11 @@ def fuse(checkpoint: Path, /, *, out: Path) -> None:
     fused = fused_network(network, configuration)
     record: Fusion = fused.fusion  # type: ignore[assignment]
     save_model(out, fused, {**configuration, "fused": list(record.kept)})
-    show(str(record), f"wrote {out}")
+    show(record, record.ranges_table() if ranges else widest(record), f"wrote {out}")
+
+
+def widest(record: Fusion, count: int = 3) -> str:
+    """A line that names the layers whose weights are furthest apart."""
+    rows = record.ranges_table().rows[:count]
+    ranges = ", ".join(f"{layer} {over_median}" for layer, _, over_median, _ in rows)
+    return f"largest weight over that of the median channel, before → after, at most: {ranges or 'no layer'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leanconv.cli.options import ComparisonOptions, RecipeOptions, TestOptions
-from leanconv.cli.output import show
+from leanconv.cli.output import bar, show
 from leanconv.cli.words import Words, require_operator, split_operators
 from leanconv.tasks.task import SCORES, recipe_class
 from leanconv.tasks.training_recipe import DEFAULT_TASK, TrainingRecipe, read
@@ -51,20 +51,30 @@ def train(
         show(f"{score.text(result.scores[score.key])} after {result.seconds:.0f} s of training; see {folder}")
 
 
-def evaluate(checkpoint: Path, /, *, options: TestOptions | None = None) -> None:
-    """Tests a trained network: accuracy on all test images and on each class.
+def evaluate(checkpoint: Path, /, *, out: Path | None = None, options: TestOptions | None = None) -> None:
+    """Tests a trained network: a classifier's accuracy, a detector's average precision, the error of depth maps.
 
     For example:
 
         leanconv eval runs/tied
         leanconv eval model.safetensors --data imagefolder:flowers --batch-size 32
+        leanconv eval runs/detector --out runs/eval
 
     Args:
         checkpoint: Folder of a finished training, or FILE.safetensors that leanconv wrote.
+        out: Folder for what was found, as files and as a report with pictures; by default it is only printed.
     """
     from leanconv import tasks
 
-    show(tasks.evaluate(checkpoint, **(options or {})))
+    given = options or {}
+    with bar("testing") as step:
+        evaluation = tasks.evaluate(checkpoint, step=step, **given)
+    if out is None:
+        show(evaluation)
+    else:
+        from leanconv.report import write_evaluation
+
+        show(evaluation, f"report: {write_evaluation(evaluation, out)}")
 
 
 def compare(
@@ -85,6 +95,10 @@ def compare(
         leanconv compare
         leanconv compare --operators dense,tied:blocks=8 --seeds 3 --epochs 20
         leanconv compare --model resnet18 --data imagefolder:flowers
+        leanconv compare --task detection --data coco:PATH --operators dense,tied:blocks=2
+        leanconv compare --task depth --data depth:PATH --factor 8
+
+    For depth it is networks that are compared, and methods that need no training, not operators.
 
     Args:
         task: What to train for; by default what the recipe says, or else classification.
@@ -94,14 +108,38 @@ def compare(
         out: Folder for the trainings, the results and the report.
     """
     from leanconv.report import write_report
+    from leanconv.report.insight import look_into
+    from leanconv.report.insight_sections import insight_sections
     from leanconv.tasks import comparing
+    from leanconv.tasks.manners import is_first_process
 
     chosen = read_recipe(recipe, options, task)
+    if chosen.task == "depth":
+        if operators:
+            raise ValueError(f"--operators can't be given: networks for depth take none, got {', '.join(operators)}")
+        compare_for_depth(chosen, seeds, out)
+        return
     with resumable():
         comparison = comparing.compare(
             chosen, split_operators(operators) if operators else None, range(seeds), out
         )
-        report = write_report(comparison, out)
+        if not is_first_process():
+            return
+        with bar("looking into the networks") as step:
+            found = look_into(comparison, out, step)
+        report = write_report(comparison, out, insight_sections(comparison, found, out))
+    show(comparison, f"report: {report}")
+
+
+def compare_for_depth(recipe: Any, seeds: int, out: Path) -> None:
+    """Compares the networks for depth, and methods that need no training."""
+    from leanconv.report.depth_page import write_depth_report
+    from leanconv.tasks.depth.comparing import compare_depth
+
+    with resumable():
+        with bar("testing") as step:
+            comparison = compare_depth(recipe, range(seeds), out, step=step)
+        report = write_depth_report(comparison.evaluation, comparison.table(), out, command="compare")
     show(comparison, f"report: {report}")
 
 

@@ -1,5 +1,6 @@
-"""What a comparison says, for people to read: sentences, plots and an HTML page."""
+"""What was found, as pages of pictures and tables."""
 
+from leanconv.report.evaluations import write_evaluation
 from leanconv.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_evaluation", "write_report"]

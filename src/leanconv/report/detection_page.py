@@ -1,0 +1,95 @@
+"""The report of a test of a detector."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leanconv.files import write
+from leanconv.report.detection_plot import Shown, detection_figure
+from leanconv.report.findings import Section, write_findings
+from leanconv.report.pictures import INK, STAND_IN, png, svg
+from leanconv.tasks.detection import rle
+from leanconv.tasks.detection.evaluation import Evaluation, percent
+from leanconv.tasks.detection.scores import CocoScores, Detections
+
+PICTURES = 4
+LEAST = (0.5, 0.3, 0.1)  # scores from which finds are shown: the first that shows any
+
+
+def write_detection_report(evaluation: Evaluation, folder: Path) -> Path:
+    """Writes `predictions.json` as COCO wants it, `categories.csv`, `detections.png` and `report.html`.
+
+    Args:
+        evaluation: what was tested.
+        folder: exists.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    evaluation.found.save(folder / "predictions.json")
+    text = io.StringIO()
+    names = list(next(iter(evaluation.per_category.values())))
+    rows = [(category, *(scores[name] for name in names)) for category, scores in evaluation.per_category.items()]
+    csv.writer(text, lineterminator="\n").writerows([("category", *names), *rows])
+    write(folder / "categories.csv", text.getvalue())
+    section = found_section({"found": evaluation.found}, folder)
+    path = folder / "report.html"
+    write_findings(
+        path,
+        command="eval",
+        title="What the detector finds",
+        lead=f"Its average precision on {len(evaluation.images)} images is {percent(evaluation.scores['ap'])} %, and "
+        f"{percent(evaluation.scores['ap50'])} % where an overlap of one half will do.",
+        sections=[Section("How well it finds", table=evaluation.table()), section],
+    )
+    return path
+
+
+def found_section(found: Mapping[str, CocoScores], folder: Path) -> Section:
+    """Writes `detections.png`, and gives it as a part of a page: some test images with what each model found.
+
+    Args:
+        found: by the model's name; all of the same images.
+        folder: exists.
+    """
+    images = next(iter(found.values())).images
+    chosen = np.linspace(0, len(images) - 1, min(PICTURES, len(images))).round().astype(int).tolist()
+    rows = []
+    for index in chosen:
+        image, truth = images[index]
+        finds = {name: finds_of(scores.found.get(truth["image_id"]), image) for name, scores in found.items()}
+        rows.append(Shown(image, truth, finds))
+    surest = max((finds["scores"].max().item() for row in rows for finds in row.found.values()
+                  if len(finds["scores"])), default=0.0)  # fmt: skip
+    least = next((score for score in LEAST if surest >= score), LEAST[-1])
+    figures = [detection_figure(rows, images.categories, least=least, ink=ink) for ink in (INK, STAND_IN)]
+    write(folder / "detections.png", png(figures[0]))
+    note = f"Left: the truth. Drawn is what was found with a score of {least:g} or more."
+    return Section("Some test images", [svg(figures[1], "truth and finds")], note=note, wide=True)
+
+
+def finds_of(found: Detections | None, image: Tensor) -> dict[str, Tensor]:
+    """What was found in an image, as it is drawn."""
+    height, width = image.shape[-2:]
+    if found is None or not len(found.scores):
+        return {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
+    left, top, wide, high = found.boxes.T
+    finds = {
+        "boxes": torch.from_numpy(np.stack([left, top, left + wide, top + high], 1)).float(),
+        "labels": torch.from_numpy(found.labels),
+        "scores": torch.from_numpy(found.scores).float(),
+    }
+    if found.masks is not None:
+        masks = [torch.from_numpy(rle.decoded(mask)) for mask in found.masks]
+        finds["masks"] = torch.stack(masks).reshape(-1, height, width)
+    return finds
