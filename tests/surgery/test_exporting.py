@@ -15,13 +15,8 @@ from torch.onnx import ops as onnx_ops
 
 import leanconv as lc
 import leanconv.models
-from leanconv.cli import main
-from leanconv.models import create
 from leanconv.surgery import exporting, verifying
 from leanconv.surgery.verifying import OnnxFile, shapes_to_run
-from leanconv.tasks import Recipe, save_model
-from leanconv.tasks.checkpoint import configuration
-from leanconv.tasks.data import ImageInfo
 
 pytest.importorskip("onnxruntime")
 
@@ -63,8 +58,7 @@ def equal_at_other_sizes(model: nn.Module, path: Path, shape: tuple[int, ...]) -
         assert (torch.from_numpy(output) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize("operator", [name if name != "ddf" else pytest.param(name, marks=pytest.mark.slow)
-                                      for name in NETWORKS])
+@pytest.mark.parametrize("operator", NETWORKS)
 def test_networks_of_every_operator(operator: str, tmp_path) -> None:
     equal_at_other_sizes(randomise(small_resnet(NETWORKS[operator])), tmp_path / "model.onnx", (1, 3, 64, 64))
 
@@ -250,7 +244,7 @@ def test_without_the_extra(model: nn.Module, tmp_path, monkeypatch) -> None:
 def quick(tmp_path, monkeypatch):
     """Exports without tracing again, over a file that is there already."""
     with torch.no_grad():
-        program = exporting.traced(verifying.on_cpu(nn.Conv2d(3, 64, 3)), (1, 3, 8, 8), False)
+        program = exporting.traced(verifying.on_cpu(nn.Conv2d(3, 64, 3)), (1, 3, 8, 8), {})
     monkeypatch.setattr(exporting, "traced", lambda *given: program)
     path = tmp_path / "model.onnx"
     path.write_text("old")
@@ -289,48 +283,3 @@ def test_large_weights_are_put_beside_the_file(quick: Path, monkeypatch) -> None
     (quick.parent / "model.onnx.data").unlink()
     with pytest.raises(ValueError, match=r"model\.onnx must be an ONNX file that ONNX Runtime can run: "):
         OnnxFile(quick)
-
-
-NETWORK = """
-from torch import nn
-
-
-def network(num_classes=10, in_chans=3):
-    return nn.Sequential(nn.Conv2d(in_chans, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
-"""
-
-
-def command(capsys, *tokens: object) -> str:
-    main([str(token) for token in tokens])
-    return capsys.readouterr().out
-
-
-def complaint(capsys, *tokens: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(token) for token in tokens])
-    assert stopped.value.code == 2
-    text = capsys.readouterr().err
-    assert text.startswith("leanconv: ")
-    assert text.count("\n") == 1
-    return text
-
-
-def test_from_a_shell(capsys, tmp_path, monkeypatch) -> None:
-    (tmp_path / "network.py").write_text(NETWORK)
-    name = f"{tmp_path / 'network.py'}:network"
-    info = ImageInfo(num_classes=2, in_chans=1, image_size=16, mean=(0.5,), std=(0.25,), classes=("cat", "dog"))
-    for file in ("model", "other"):
-        network = create(name, num_classes=2, in_chans=1)
-        save_model(tmp_path / f"{file}.safetensors", network, configuration(Recipe(model=name), info))
-    model, other, file = tmp_path / "model.safetensors", tmp_path / "other.safetensors", tmp_path / "model.onnx"
-    assert "relative difference" in command(capsys, "export", model, "-o", file)
-    said = OnnxFile(file).session.get_modelmeta().custom_metadata_map
-    assert (said["classes"], said["mean"], said["shape"]) == ('["cat", "dog"]', "[0.5]", "1,1,16,16")
-    assert "equal" in command(capsys, "verify", file, "--against", model)
-    assert "differs from the model" in complaint(capsys, "verify", file, "--against", other)
-    assert "cannot read the checkpoint" in complaint(capsys, "verify", file, "--against", file)
-    assert "must be an ONNX file" in complaint(capsys, "verify", model, "--against", model)
-    assert "FILE.onnx" in complaint(capsys, "export", model, "-o", tmp_path / "model.pt")
-    assert "open" in complaint(capsys, "export", model, "-o", file, "--open", "height")
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert "pip install 'leanconv[export]'" in complaint(capsys, "export", model, "-o", file)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import leanconv as lc
-from leanconv.nn import TiedConv2d
-from leanconv.surgery import fusing
+from leanconv.nn import GhostConv2d, TiedConv2d
+from leanconv.surgery import WeightRange, fusing
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -164,6 +164,29 @@ def test_an_earlier_choice_of_form_can_be_repeated() -> None:
     assert [isinstance(fused[index], TiedConv2d) for index in (0, 2, 4)] == [False, True, False]
     with pytest.raises(ValueError, match="unknown tied convolution '1': valid are '0', '2', '4'"):
         lc.fuse(model, torch.randn(1, 8, 6, 6), tied=["1"])
+
+
+def test_the_ranges_of_weights_before_and_after() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4, eps=0), nn.Conv2d(4, 3, 1)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([1.0, -5.0, 0.0, 2.0]).view(4, 1, 1, 1))
+        model[1].running_var.copy_(torch.tensor([4.0, 0.25, 1.0, 0.64]))
+    record = lc.fuse(model, torch.randn(1, 1, 4, 4)).fusion
+    assert list(record.ranges) == ["0"]
+    before, after = record.ranges["0"]
+    assert before == WeightRange(largest=5.0, over_median=2.5, over_smallest=5.0)  # a channel of zeros doesn't count
+    assert after == WeightRange(largest=10.0, over_median=4.0, over_smallest=20.0)
+    assert record.ranges_table().rows == [["0", "5 → 10", "2.5× → 4.0×", "5.0× → 20.0×"]]
+
+
+def test_the_ranges_of_layers_with_norms_of_their_own() -> None:
+    model = randomise(nn.Sequential(GhostConv2d(4, 8, 3), TiedConv2d(8, 8, 3, blocks=2), nn.BatchNorm2d(8)))
+    fused = lc.fuse(model, torch.randn(1, 4, 9, 9), tied="untie")
+    assert list(fused.fusion.ranges) == ["0", "1"]
+    _, after = fused.fusion.ranges["1"]
+    peaks = fused[1].weight.abs().amax((1, 2, 3))
+    assert after.largest == peaks.max()
+    assert after.over_smallest == pytest.approx(float(peaks.max() / peaks.min()))
 
 
 def test_example_is_made_up_from_the_model() -> None:

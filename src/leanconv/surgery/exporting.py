@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import leanconv
 from leanconv.files import moved_into_place
 from leanconv.surgery.verifying import (
     OnnxFile,
+    Shape,
     four_sizes,
     largest_difference,
     on_cpu,
@@ -24,7 +25,9 @@ from leanconv.surgery.verifying import (
     shapes_to_run,
 )
 
-AXES = {True: {0: "batch", 2: "height", 3: "width"}, "batch": {0: "batch"}, False: {}}
+AXES: dict[bool | str, dict[int, str]] = {
+    True: {0: "batch", 2: "height", 3: "width"}, "batch": {0: "batch"}, False: {},
+}  # fmt: skip
 STANDARD = {"", "ai.onnx"}  # two names of one domain
 
 
@@ -71,39 +74,47 @@ def export_onnx(
     True
     """
     require_packages()
-    path = writable(path)
-    example = four_sizes(shape)
-    if not (isinstance(dynamic, bool) or dynamic == "batch"):
-        raise ValueError(f"dynamic must be True, 'batch' or False, got {dynamic!r}")
+    path, example, axes = writable(path, ".onnx"), four_sizes(shape), axes_of(dynamic)
     ours = {name: version(name) for name in ("torch", "onnx")}
     ours |= {"leanconv": leanconv.__version__, "shape": ",".join(map(str, example))}
     if taken := sorted({*ours, "opset"} & set(metadata or {})):
         raise ValueError(f"metadata can't say {', '.join(taken)}: leanconv does")
     model = on_cpu(model)
-    shapes = shapes_to_run(example, open_axes=AXES[dynamic])
+    shapes = shapes_to_run(example, axes)
     require_taken(model, shapes)
-    program = traced(model, example, dynamic)
+    program = traced(model, example, axes)
     program.model.metadata_props.update({**(metadata or {}), **ours, "opset": str(program.model.opset_imports[""])})
     with moved_into_place(path.parent) as folder:  # weights in a second file come first: its name is longer
         program.save(folder / path.name)
         return largest_difference(model, OnnxFile(folder / path.name), shapes, tolerance)
 
 
-def writable(path: str | Path) -> Path:
-    """A path that an ONNX file can have."""
+def writable(path: str | Path, suffix: str) -> Path:
+    """A path that a file of this kind can have."""
     path = Path(path)
-    if path.suffix != ".onnx" or path.is_dir():
-        raise ValueError(f"path must be that of a file, FILE.onnx, got {str(path)!r}")
+    if path.suffix != suffix or path.is_dir():
+        raise ValueError(f"path must be that of a file, FILE{suffix}, got {str(path)!r}")
     if not path.parent.is_dir():
         raise ValueError(f"path must be in a folder that exists, got {str(path)!r}")
     return path
 
 
-def traced(model: nn.Module, example: tuple[int, ...], dynamic: bool | Literal["batch"]) -> torch.onnx.ONNXProgram:
-    """The model as standard operators of ONNX."""
-    axes = AXES[dynamic]
+def axes_of(dynamic: bool | Literal["batch"]) -> dict[int, str]:
+    """The names of the axes whose sizes are left open."""
+    if not (isinstance(dynamic, bool) or dynamic == "batch"):
+        raise ValueError(f"dynamic must be True, 'batch' or False, got {dynamic!r}")
+    return AXES[dynamic]
+
+
+def images_to_trace(example: Shape, open_axes: Mapping[int, str]) -> Tensor:
+    """Images of the example's shape, but for a batch of 1, which PyTorch may take for fixed."""
     batch, *image = example
-    images = random_images((max(batch, 2) if axes else batch, *image))  # PyTorch may take a size of 1 for fixed
+    return random_images((max(batch, 2) if open_axes else batch, *image))
+
+
+def traced(model: nn.Module, example: Shape, axes: Mapping[int, str]) -> torch.onnx.ONNXProgram:
+    """The model as standard operators of ONNX."""
+    images = images_to_trace(example, axes)
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
             program: Any = torch.onnx.export(

@@ -18,6 +18,7 @@ from leanconv.nn import AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, 
 from leanconv.nn.arguments import name_of_type
 from leanconv.surgery.sites import convolutions, inside, own_layers
 from leanconv.surgery.watching import default_example, norm_after, norm_paths, watch
+from leanconv.surgery.weight_range import WeightRange, weight_range
 from leanconv.table import Table
 
 FORMS = ("auto", "untie", "keep")
@@ -39,6 +40,8 @@ class Fusion:
         kept: the paths of the tied convolutions that stay tied although a norm follows them.
         error: largest difference over largest output, in float64 with randomised norm statistics.
         drift: the same for the model as it is, in its own dtype.
+        ranges: by path, the range of the weights of each layer that took norms in, before and after. Folding scales
+            each output channel by its own factor, which weights of 8 bits with one scale for all channels suffer from.
     """
 
     layers: Mapping[str, str]
@@ -46,6 +49,7 @@ class Fusion:
     kept: tuple[str, ...]
     error: float
     drift: float
+    ranges: Mapping[str, tuple[WeightRange, WeightRange]]
 
     def table(self) -> Table:
         """The record as a table."""
@@ -54,6 +58,17 @@ class Fusion:
             f"{self.drift:.1e} as it is"
         ]
         return Table(["layer", "became"], list(self.layers.items()), notes=notes)
+
+    def ranges_table(self) -> Table:
+        """The ranges of the weights before and after, in the order of what there is to span afterwards."""
+        rows = [
+            [layer, *(f"{before.largest:.3g} → {after.largest:.3g}",
+                      f"{before.over_median:.1f}× → {after.over_median:.1f}×",
+                      f"{before.over_smallest:.1f}× → {after.over_smallest:.1f}×")]
+            for layer, (before, after) in sorted(self.ranges.items(), key=lambda item: -item[1][1].over_median)
+        ]
+        columns = ["layer", "max |w|", "over the median channel's", "over the smallest channel's"]
+        return Table(columns, rows, "Ranges of the weights, before → after")
 
     def __rich__(self) -> Any:
         return self.table().__rich__()
@@ -125,7 +140,12 @@ def fuse(
     folded = len(norm_paths(model)) - len(norm_paths(fused))
     tied_layers = [step for step in steps if isinstance(model.get_submodule(step.layer), TIED)]
     kept = tuple(step.layer for step in tied_layers if step.norm and not step.folds)
-    fused.fusion = Fusion(layers, folded, kept, error, difference(model, fused, example))  # type: ignore[assignment]
+    ranges = {
+        step.layer: (weight_range(model.get_submodule(step.layer)), weight_range(fused.get_submodule(step.layer)))
+        for step in steps if step.folds or takes_form(model.get_submodule(step.layer))
+    }
+    drift = difference(model, fused, example)
+    fused.fusion = Fusion(layers, folded, kept, error, drift, ranges)  # type: ignore[assignment]
     return fused
 
 

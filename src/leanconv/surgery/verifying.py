@@ -103,7 +103,7 @@ class OnnxFile(nn.Module):
             raise RuntimeError(f"ONNX Runtime can't run the file on input {text_of(images.shape)}: {error}") from error
 
 
-def largest_difference(model: nn.Module, file: OnnxFile, shapes: Sequence[Shape], tolerance: float) -> float:
+def largest_difference(model: nn.Module, file: nn.Module, shapes: Sequence[Shape], tolerance: float) -> float:
     """The largest relative difference between a model and a file over several shapes.
 
     Raises:
@@ -114,7 +114,7 @@ def largest_difference(model: nn.Module, file: OnnxFile, shapes: Sequence[Shape]
         errors.append(difference(model, file, random_images(shape)))
         if not errors[-1] <= tolerance:
             raise RuntimeError(
-                f"the ONNX file differs from the model: relative error {errors[-1]:.1e} for input {text_of(shape)}"
+                f"the file differs from the model: relative error {errors[-1]:.1e} for input {text_of(shape)}"
                 f"{other_sizes(shape, shapes)}, above {tolerance:.1e}"
             )
     return max(errors)

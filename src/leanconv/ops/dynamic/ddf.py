@@ -10,6 +10,7 @@ from torch import Tensor
 from leanconv.errors import unknown
 from leanconv.ops.dynamic import reference
 from leanconv.ops.dynamic.autograd import DynamicFilter
+from leanconv.ops.dynamic.gathering import gathered_sum
 from leanconv.ops.dynamic.geometry import Geometry
 from leanconv.ops.dynamic.norms import Norms
 from leanconv.ops.tied import Size, pair
@@ -129,7 +130,8 @@ def dynamic_filter(
     if decomposes(input):
         if norms is not None:
             channel_filter, spatial_filter = norms.apply(channel_filter, spatial_filter, geometry.taps())
-        return reference.ddf(input, channel_filter, spatial_filter, geometry)
+        summed = gathered_sum if torch.onnx.is_in_onnx_export() else None
+        return reference.ddf(input, channel_filter, spatial_filter, geometry, summed)
     tensors = (input, channel_filter, spatial_filter)
     if norms is not None:
         return torch.ops.leanconv.ddf(*tensors, *geometry, *norms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -53,12 +54,13 @@ def filter_norm(
 
 
 def definition(values: Tensor, gain: float, eps: float | None) -> Tensor:
-    """The standardised values along dimension 2, times a number. This is what compilers and `torch.export` trace."""
+    """The standardised values along dimension 2, times a number. This is what compilers and exporters trace."""
+    centred, freedom = values - values.mean(2, keepdim=True), values.shape[2] - 1
     if eps is None:
-        deviation, mean = torch.std_mean(values, 2, keepdim=True)
-        return (values - mean) * (gain / (deviation + PUBLISHED))
-    variance, mean = torch.var_mean(values, 2, keepdim=True)
-    return (values - mean) * (gain * (variance + eps).rsqrt())
+        deviation = torch.linalg.vector_norm(centred, dim=2, keepdim=True) / math.sqrt(freedom)
+        return centred * (gain / (deviation + PUBLISHED))
+    variance = centred.square().sum(2, keepdim=True) / freedom
+    return centred * (gain * (variance + eps).rsqrt())
 
 
 class Standardise(torch.autograd.Function):
