@@ -31,8 +31,8 @@ LIBRARIES = {"timm": {"models", "tasks", "cli"}, "lightning": {"tasks"}, "matplo
 
 def test_public_names() -> None:
     assert leanconv.__all__ == [
-        "Plan", "__version__", "export_onnx", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap",
-        "verify"]
+        "Plan", "__version__", "export_onnx", "export_package", "fuse", "measure", "nn", "ops", "plan", "profile",
+        "quantize_onnx", "surgery", "swap", "verify"]
     assert all(hasattr(leanconv, name) for name in leanconv.__all__)
     with pytest.raises(AttributeError, match="no attribute 'swop'"):
         leanconv.swop  # noqa: B018
@@ -70,9 +70,11 @@ def test_imports_point_down(floor: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_code_of_the_readme_runs(capsys) -> None:
+def test_the_code_of_the_readme_runs(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
     assert "tied" in capsys.readouterr().out
     assert names["ship"].fusion.folded > 0
+    assert (tmp_path / "lean.onnx").exists()

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanconv import measure, nn, ops, surgery
     from leanconv.measure import profile
-    from leanconv.surgery import Plan, export_onnx, fuse, plan, swap, verify
+    from leanconv.surgery import Plan, export_onnx, export_package, fuse, plan, quantize_onnx, swap, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Plan", "__version__", "export_onnx", "fuse", "measure", "nn", "ops", "plan", "profile", "surgery", "swap",
-    "verify",
+    "Plan", "__version__", "export_onnx", "export_package", "fuse", "measure", "nn", "ops", "plan", "profile",
+    "quantize_onnx", "surgery", "swap", "verify",
 ]  # fmt: skip
 
-_FLOOR_OF = dict.fromkeys(("Plan", "export_onnx", "fuse", "plan", "swap", "verify"), "surgery") | {"profile": "measure"}
+_FLOOR_OF = {"profile": "measure"} | dict.fromkeys(
+    ("Plan", "export_onnx", "export_package", "fuse", "plan", "quantize_onnx", "swap", "verify"), "surgery"
+)
 
 
 def __getattr__(name: str) -> Any:
