@@ -23,7 +23,7 @@ from leanconv.measure.observing import gradients, observe, recording
 from leanconv.models import create
 from leanconv.table import Table
 
-BATCH, IMAGES, MINUTES = 8, 100, 3
+BATCH, IMAGES, MINUTES = 4, 100, 3
 SAMPLED = "layer[1234].0.conv2"  # of 16 layers, to compare with plain backward passes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

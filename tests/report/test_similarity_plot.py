@@ -6,8 +6,8 @@ import torch
 
 from leanconv.measure import LayerSimilarity, MapPair, Reconstruction, Similarity
 from leanconv.report.map_plot import LayerMaps, pairs_figure, reconstruction_figure
-from leanconv.report.pictures import STAND_IN
-from leanconv.report.similarity_plot import matrix_figure, middle_layers, picture, similarity_figure
+from leanconv.report.pictures import STAND_IN, svg_as_drawn
+from leanconv.report.similarity_plot import matrix_figure, middle_layers, similarity_figure
 
 
 def layer(name, value, count=4, of=8):
@@ -105,7 +105,7 @@ def test_errors_are_shares_of_the_power():
 
 def test_a_picture_is_no_wider_than_it_is_drawn():
     figure = matrix_figure({"dense": layer("a", 0.5)}, ink=STAND_IN)
-    drawn = picture(figure, "A matrix")
+    drawn = svg_as_drawn(figure, "A matrix")
     assert drawn.caption == "A matrix"
     assert drawn.svg.startswith(f'<svg style="max-width: {figure.get_figwidth():.2f}in" ')
     assert "currentColor" in drawn.svg

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 import leanconv
-from leanconv.cli.options import checkpoint_path
+from leanconv.cli.options import load_classifier
 from leanconv.cli.output import show
 
 Out = Annotated[Path, Parameter(name=("--out", "-o"))]
@@ -39,11 +39,9 @@ def export(
         open: Sizes of the images that the file leaves open: batch, height and width, the batch alone, or none.
         tolerance: Largest difference that passes, over the largest output.
     """
-    from leanconv.tasks import load_model
-
     if out.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"out must end in .onnx or .pt2, got {str(out)!r}")
-    network, configuration = load_model(checkpoint_path(checkpoint))
+    network, configuration = load_classifier(checkpoint)
     size = configuration["image_size"]
     shape, dynamic = (1, configuration["in_chans"], size, size), OPEN[open]
     with mistakes_in_one_line():
@@ -69,9 +67,7 @@ def verify(file: Path, /, *, against: Path, tolerance: float = 1e-4) -> None:
         against: Folder of a finished training, or FILE.safetensors that leanconv wrote.
         tolerance: Largest difference that passes, over the largest output.
     """
-    from leanconv.tasks import load_model
-
-    network, _ = load_model(checkpoint_path(against))
+    network, _ = load_classifier(against)
     with mistakes_in_one_line():
         difference = leanconv.verify(file, network, tolerance=tolerance)
     show(f"equal: largest relative difference {difference:.1e}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import leanconv
-from leanconv.cli.options import DEFAULT_BUILD, DEFAULT_LAYERS, Build, Layers, checkpoint_path, refuse, refuse_fused
+from leanconv.cli.options import DEFAULT_BUILD, DEFAULT_LAYERS, Build, Layers, load_classifier, refuse, refuse_fused
 from leanconv.cli.output import show
 from leanconv.cli.words import Switch, Words, require_safetensors, split_operators, split_shape
 
@@ -167,10 +167,10 @@ def fuse(checkpoint: Path, /, *, out: Path, ranges: Switch = False) -> None:
         ranges: Show the ranges of the weights before and after, layer by layer, which matter to 8 bits.
     """
     require_safetensors(out)
-    from leanconv.tasks import load_model, save_model
+    from leanconv.tasks import save_model
     from leanconv.tasks.checkpoint import fused_network
 
-    network, configuration = load_model(checkpoint_path(checkpoint))
+    network, configuration = load_classifier(checkpoint)
     fused = fused_network(network, configuration)
     record: Fusion = fused.fusion  # type: ignore[assignment]
     save_model(out, fused, {**configuration, "fused": list(record.kept)})

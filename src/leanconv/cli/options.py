@@ -42,12 +42,12 @@ class Build:
     def network(self, name: str) -> tuple[nn.Module, dict[str, Any]]:
         """The network of that name, or of a checkpoint that leanconv wrote, and what a checkpoint of it must say."""
         from leanconv.models import create
-        from leanconv.tasks.checkpoint import configuration, load_model
+        from leanconv.tasks.checkpoint import configuration
         from leanconv.tasks.data import ImageInfo
 
         if is_checkpoint(name):
             refuse(self, f"the checkpoint {name} says how its network is built")
-            return load_model(checkpoint_path(name))
+            return load_classifier(name)
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {self.image_size}")
         in_chans = 3 if self.in_chans is None else self.in_chans
@@ -148,6 +148,20 @@ def is_checkpoint(name: str) -> bool:
     from leanconv.models import list_models
 
     return name.endswith(".safetensors") or (Path(name).is_dir() and name not in list_models())
+
+
+def load_classifier(checkpoint: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier of a checkpoint, or of the folder of a training, and its configuration.
+
+    Raises:
+        ValueError: it can't be read, or is of another task.
+    """
+    from leanconv.tasks.checkpoint import load_model, read_config, task_name
+
+    path = checkpoint_path(checkpoint)
+    if (task := task_name(read_config(path))) != DEFAULT_TASK:
+        raise ValueError(f"{checkpoint} must be of a classifier for this command, got one of {task}")
+    return load_model(path)
 
 
 def checkpoint_path(path: str | Path) -> Path:

@@ -192,12 +192,12 @@ def write_page(
     """Writes report.html, and its pictures as PNG files too."""
     from leanconv.report.findings import Section, write_findings
     from leanconv.report.map_plot import pairs_figure, reconstruction_figure
-    from leanconv.report.pictures import INK, STAND_IN, Picture, png
-    from leanconv.report.similarity_plot import matrix_figure, middle_layers, picture, similarity_figure
+    from leanconv.report.pictures import INK, STAND_IN, Picture, png, svg_as_drawn
+    from leanconv.report.similarity_plot import matrix_figure, middle_layers, similarity_figure
 
     def drawn(draw: Any, what: Any, file: str, caption: str) -> Picture:
         write(out / f"{file}.png", png(draw(what, ink=INK)))
-        return picture(draw(what, ink=STAND_IN), caption)
+        return svg_as_drawn(draw(what, ink=STAND_IN), caption)
 
     what = next(iter(similarities.values())).what
     plots = drawn(similarity_figure, similarities, "similarity", f"Similarity of {what}, of all layers and by layer")

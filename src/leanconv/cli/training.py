@@ -125,9 +125,14 @@ def compare(
         )
         if not is_first_process():
             return
-        with bar("looking into the networks") as step:
-            found = look_into(comparison, out, step)
-        report = write_report(comparison, out, insight_sections(comparison, found, out))
+        if chosen.task == "detection":
+            from leanconv.report.detection_page import compared_section
+
+            sections = [compared_section(comparison, out)]
+        else:
+            with bar("looking into the networks") as step:
+                sections = insight_sections(comparison, look_into(comparison, out, step), out)
+        report = write_report(comparison, out, sections)
     show(comparison, f"report: {report}")
 
 

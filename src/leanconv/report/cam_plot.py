@@ -10,13 +10,12 @@ from typing import Any, Self
 import matplotlib
 import numpy as np
 import torch
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from leanconv.measure.evidence import Evidence, evidence
-from leanconv.report.pictures import STAND_IN, Picture, svg
+from leanconv.report.pictures import STAND_IN, Picture, svg_as_drawn
 from leanconv.report.style import SMALL
 from leanconv.tasks.data.images import ImageSet
 from leanconv.tasks.specimen import Specimen
@@ -170,10 +169,7 @@ def grid(columns: Sequence[tuple[str, Sequence[Cell]]], ink: str) -> Figure:
 
 def cam_picture(looks: Mapping[str, Look], caption: str, *, rows: int, judged: bool = True) -> Picture:
     """The figure for a page, no wider than its pixels allow."""
-    figure = cam_figure(looks, rows=rows, judged=judged, ink=STAND_IN)
-    picture = svg(figure, caption)
-    width = Markup('<svg style="max-width: {:.2f}in" ').format(figure.get_figwidth())
-    return Picture(caption, Markup(picture.svg.replace("<svg ", width, 1)))
+    return svg_as_drawn(cam_figure(looks, rows=rows, judged=judged, ink=STAND_IN), caption)
 
 
 def shortened(name: str) -> str:

@@ -15,9 +15,14 @@ from leanconv.files import write
 from leanconv.report.detection_plot import Shown, detection_figure
 from leanconv.report.findings import Section, write_findings
 from leanconv.report.pictures import INK, STAND_IN, png, svg
-from leanconv.tasks.detection import rle
-from leanconv.tasks.detection.evaluation import Evaluation, percent
+from leanconv.tasks.checkpoint import load_model, recipe_of
+from leanconv.tasks.comparing import run_folder
+from leanconv.tasks.comparison import Comparison
+from leanconv.tasks.detection import DetectionSet, open_detection, rle
+from leanconv.tasks.detection.evaluation import TESTED, Evaluation, detections, percent
 from leanconv.tasks.detection.scores import CocoScores, Detections
+from leanconv.tasks.detection_recipe import DetectionRecipe
+from leanconv.tasks.run_folder import MODEL
 
 PICTURES = 4
 LEAST = (0.5, 0.3, 0.1)  # scores from which finds are shown: the first that shows any
@@ -53,6 +58,28 @@ def write_detection_report(evaluation: Evaluation, folder: Path) -> Path:
         sections=[Section("How well it finds", table=evaluation.table()), section],
     )
     return path
+
+
+def compared_section(comparison: Comparison, folder: Path) -> Section:
+    """Some test images with what the network of each operator finds, that of the first seed.
+
+    Args:
+        comparison: of detectors.
+        folder: of the comparison.
+    """
+    found: dict[str, CocoScores] = {}
+    for row in comparison.rows:
+        if not row.trainings:
+            continue
+        network, config = load_model(run_folder(folder, row.operator, row.trainings[0].seed) / MODEL)
+        recipe: DetectionRecipe = recipe_of(config, **TESTED)
+        if not found:
+            test = open_detection(recipe.data, bad_images="unchecked", masks=recipe.masks, limit=recipe.limit).test
+            places = np.linspace(0, len(test) - 1, min(PICTURES, len(test))).round().astype(int)
+            scenes = [test.scenes[place] for place in places]
+            test = DetectionSet(scenes, test.categories, test.category_ids, has_masks=test.has_masks)
+        found[row.operator] = detections(network, test, recipe)
+    return found_section(found, folder)
 
 
 def found_section(found: Mapping[str, CocoScores], folder: Path) -> Section:

@@ -11,8 +11,8 @@ from leanconv.measure import Similarity
 from leanconv.report.cam_plot import Look, cam_figure, cam_picture, how_to_read
 from leanconv.report.findings import Section
 from leanconv.report.insight import Insight, in_a_line
-from leanconv.report.pictures import INK, STAND_IN, png
-from leanconv.report.similarity_plot import picture, similarity_figure
+from leanconv.report.pictures import INK, STAND_IN, png, svg_as_drawn
+from leanconv.report.similarity_plot import similarity_figure
 from leanconv.report.style import styles
 from leanconv.table import Table
 from leanconv.tasks.comparison import Comparison
@@ -57,7 +57,8 @@ def similarity_section(comparison: Comparison, similarities: Mapping[str, Simila
         f"nothing in common. Of up to {filters} filters a layer, in the network of the first seed, ± standard error. "
     )
     caption = "Similarity of the filters: all pairs, and the mean of each layer"
-    return Section("", [picture(figure, caption)], Table(["operator", "mean similarity"], rows), note + first.notes[0])
+    table = Table(["operator", "mean similarity"], rows)
+    return Section("", [svg_as_drawn(figure, caption)], table, note + first.notes[0])
 
 
 def look_section(looks: Mapping[str, Look], folder: Path) -> Section:

@@ -43,3 +43,10 @@ def svg(figure: Figure, caption: str) -> Picture:
     text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     label = Markup('role="img" aria-label="{}"').format(caption)
     return Picture(caption, Markup(re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', label, text, count=1)))
+
+
+def svg_as_drawn(figure: Figure, caption: str) -> Picture:
+    """As `svg`, but no wider than the figure: for rasters, and pictures that say little."""
+    picture = svg(figure, caption)
+    width = Markup('<svg style="max-width: {:.2f}in" ').format(figure.get_figwidth())
+    return Picture(caption, Markup(picture.svg.replace("<svg ", width, 1)))

@@ -7,14 +7,12 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from leanconv.measure import LayerSimilarity, Similarity
-from leanconv.report.pictures import Picture, svg
 from leanconv.report.style import COLOURS, MARKERS, SMALL, Style, finish, panels
 
 BINS = 80  # from -1 to 1
@@ -130,10 +128,3 @@ def middle_layers(similarities: Mapping[str, Similarity]) -> dict[str, LayerSimi
             same = [layer for layer in compared if layer.name == wanted]
             found[name] = (same or compared[len(compared) // 2:])[0]
     return found
-
-
-def picture(figure: Figure, caption: str) -> Picture:
-    """A figure for a page, no wider than it is drawn."""
-    drawn = svg(figure, caption)
-    width = Markup('<svg style="max-width: {:.2f}in" ').format(figure.get_figwidth())
-    return Picture(caption, Markup(drawn.svg.replace("<svg ", width, 1)))

@@ -74,7 +74,7 @@ def quantize_onnx(path: str | Path, out: str | Path, batches: Iterable[Any], *, 
     example = images.first()
     with TemporaryDirectory() as work, moved_into_place(out.parent) as folder, in_silence():
         prepared, written = Path(work) / "prepared.onnx", folder / out.name
-        quant_pre_process(str(path), str(prepared))
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)  # it stops at reshapes of open sizes
         left = layers_to_skip(onnx.load(prepared), skip)
         quantize_static(prepared, written, images, per_channel=True, activation_type=QuantType.QUInt8,
                         weight_type=QuantType.QInt8, nodes_to_exclude=left)

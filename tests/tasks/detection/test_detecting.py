@@ -10,8 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from leanconv.cli import main
 from leanconv.models import create
-from leanconv.report import write_evaluation
+from leanconv.report import write_evaluation, write_report
+from leanconv.report.detection_page import compared_section
 from leanconv.tasks import Recipe, comparing, evaluate, load_model, save_model, train
 from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
@@ -164,6 +166,19 @@ def test_detectors_with_operators_are_compared(recipe, tmp_path, monkeypatch):
     assert tied.macs < dense.macs
     assert list(dense.latency) == [1]
     assert "AP" in comparison.table().columns
+    write_report(comparison, tmp_path, [compared_section(comparison, tmp_path)])
+    text = (tmp_path / "report.html").read_text()
+    assert "Some test images" in text
+    assert (tmp_path / "detections.png").exists()
+
+
+@pytest.mark.parametrize("words", [["export", "-o", "a.onnx"], ["fuse", "--out", "a.safetensors"],
+                                   ["plan", "tied"], ["profile"], ["cam"]])  # fmt: skip
+def test_commands_for_classifiers_refuse_a_detector(finished, capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        main([words[0], str(finished), *words[1:]])
+    assert stopped.value.code == 2
+    assert "must be of a classifier for this command, got one of detection" in capsys.readouterr().err
 
 
 def test_mirroring_twice_changes_nothing():

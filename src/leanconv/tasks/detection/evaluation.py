@@ -123,7 +123,10 @@ def evaluate(
 
 
 def detections(
-    network: nn.Module, images: DetectionSet, recipe: DetectionRecipe, step: Callable[[int, int], object]
+    network: nn.Module,
+    images: DetectionSet,
+    recipe: DetectionRecipe,
+    step: Callable[[int, int], object] = lambda done, total: None,
 ) -> CocoScores:
     """What a detector finds in images."""
     device = torch.device(chosen_accelerator(recipe))
