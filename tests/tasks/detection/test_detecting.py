@@ -156,6 +156,7 @@ def test_a_classifier_becomes_the_backbone(recipe, tmp_path, operator):
         assert any("conv.weight" in name for name in swapped.state_dict())
 
 
+@pytest.mark.slow
 def test_detectors_with_operators_are_compared(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(comparing, "ROUNDS", 2)
     comparison = comparing.compare(replace(recipe, epochs=1), ["dense", "tied:blocks=2"], [0], tmp_path, progress=False)
