@@ -110,8 +110,9 @@ def map_similarity(
 
     >>> model = nn.Conv2d(1, 2, 3, bias=False)
     >>> model.weight.data[1] = 3 * model.weight.data[0]
-    >>> map_similarity(nn.Sequential(model), torch.randn(2, 1, 8, 8))["0"].most_similar()
-    [(0, 1, 1.0)]
+    >>> similarity = map_similarity(nn.Sequential(model), torch.randn(2, 1, 8, 8))
+    >>> round(similarity["0"].matrix[0, 1].item(), 4)
+    1.0
     """
     require_positive(batch_size=batch_size)
     batches = Batches(images, batch_size)

@@ -29,7 +29,6 @@ RECIPES = {
 }
 
 
-
 @dataclass(frozen=True)
 class Score:
     """The number that a task is judged by.
@@ -80,13 +79,13 @@ class Task:
 
     Args:
         info: class of what a network must know of the data, which a checkpoint keeps.
-        evaluate: tests the network of a checkpoint with this configuration on data (None for its own), with a recipe's
-            keys replaced; what it returns prints as a table.
         open_data: of a recipe; it has `train`, `test`, `description`, `unreadable`, and `info`.
         build_network: of a recipe and an info, with the recipe's operator in it.
         check_runs: raises a ValueError where a network can't run on such data.
         feed: the batches of data, as lightning takes them, with the number of `steps` in an epoch.
         learner: of a network, a recipe, the data and the steps.
+        evaluate: tests the network of a checkpoint with this configuration on data (None for its own), with a recipe's
+            keys replaced; what it returns prints as a table.
         shape: of the batch of one image that costs are told for, of a recipe and an info; None for
             a task without operators to compare.
         fuse: the inference form of a network, for an example, with a form of tied convolutions.
