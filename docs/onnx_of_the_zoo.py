@@ -7,7 +7,6 @@ a line there, or the file, to have it found anew.
 from __future__ import annotations
 
 import csv
-import io
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ from counting import table
 from torch import nn
 
 import leanconv as lc
-from leanconv.files import write
+from leanconv.files import write, write_csv
 from leanconv.models import create, list_models
 
 DOCS = Path(__file__).parent
@@ -88,9 +87,7 @@ def kept() -> dict[str, list[str]]:
 
 def keep(rows: list[list[str]]) -> None:
     """Writes the lines found so far."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    write(RESULTS, text.getvalue())
+    write_csv(RESULTS, COLUMNS, rows)
 
 
 def main() -> None:

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import signal
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import complaint, csv_rows, output
 from safetensors.torch import load_file
 from torch import nn
 
@@ -28,21 +28,6 @@ COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eva
 INFO = ImageInfo(
     num_classes=10, in_chans=1, image_size=16, mean=(0.5,), std=(0.25,), classes=tuple(map(str, range(10)))
 )
-
-
-def output(capsys, *tokens):
-    main(tokens)
-    return capsys.readouterr().out
-
-
-def complaint(capsys, *tokens):
-    with pytest.raises(SystemExit) as stopped:
-        main(tokens)
-    assert stopped.value.code == 2
-    text = capsys.readouterr().err
-    assert text.startswith("leanconv: ")
-    assert text.count("\n") == 1
-    return text
 
 
 def run(*tokens, **options):
@@ -365,8 +350,7 @@ def test_compare_leaves_a_table_and_a_report(capsys, tmp_path):
     assert text.endswith(f"report: {out / 'report.html'}\n")
     page = (out / "report.html").read_text()
     assert all(part in page for part in ("tied:blocks=2", "How alike its filters are", "Where it looks"))
-    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert [row["operator"] for row in rows] == ["dense", "tied:blocks=2"]
+    assert [row["operator"] for row in csv_rows(out / "results.csv")] == ["dense", "tied:blocks=2"]
 
 
 def test_the_folder_of_a_training_is_named_after_its_recipe(tmp_path, monkeypatch, capsys):

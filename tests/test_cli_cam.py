@@ -1,8 +1,8 @@
-import csv
 
 import numpy as np
 import pytest
 import torch
+from command_line import complaint, csv_rows
 from PIL import Image
 
 from leanconv.cli import main
@@ -26,16 +26,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-def complaint(capsys, *tokens):
-    with pytest.raises(SystemExit) as stopped:
-        main(tokens)
-    assert stopped.value.code == 2
-    text = capsys.readouterr().err
-    assert text.startswith("leanconv: ")
-    assert text.count("\n") == 1
-    return text
-
-
 def test_networks_are_shown_side_by_side(capsys, folder, tmp_path):
     out = tmp_path / "out"
     models = [str(folder / "dense.safetensors"), str(folder / "tied")]
@@ -44,8 +34,7 @@ def test_networks_are_shown_side_by_side(capsys, folder, tmp_path):
     head, _, *rows, last = printed.splitlines()
     assert head.split() == ["image", "model", "class", "probability", "label"]
     assert last == f"report: {out / 'report.html'}"
-    with open(out / "cam.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = csv_rows(out / "cam.csv")
     assert [(line["image"], line["model"]) for line in lines] == [
         (str(image), model) for image in (1, 2, 3) for model in ("dense", "tied")
     ]

@@ -1,10 +1,10 @@
 """The commands on annotated images: check and occlusion."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
+from command_line import csv_rows
 from PIL import Image
 
 from leanconv.cli import main
@@ -31,15 +31,10 @@ def source(tmp_path):
     return f"coco:{tmp_path / 'images'},{tmp_path / 'truth.json'}"
 
 
-def rows_of(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_sound_source_is_checked(source, tmp_path, capsys):
     main(["check", source, "--out", str(tmp_path / "out")])
     assert "nothing is wrong" in capsys.readouterr().out
-    assert rows_of(tmp_path / "out" / "problems.csv") == []
+    assert csv_rows(tmp_path / "out" / "problems.csv") == []
 
 
 def test_problems_are_listed_and_end_with_1(source, tmp_path, capsys):
@@ -48,7 +43,7 @@ def test_problems_are_listed_and_end_with_1(source, tmp_path, capsys):
         main(["check", source, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 1
     assert "unreadable image" in capsys.readouterr().out
-    [row] = rows_of(tmp_path / "out" / "problems.csv")
+    [row] = csv_rows(tmp_path / "out" / "problems.csv")
     assert (row["problem"], row["file"]) == ("unreadable image", "1.png")
     with pytest.raises(SystemExit) as stopped:
         main(["check", "coco:nowhere"])
@@ -61,10 +56,10 @@ def test_models_are_scored_by_occlusion(source, tmp_path, capsys):
           f"poor={tmp_path / 'poor.json'}", "--out", str(out)])  # fmt: skip
     text = capsys.readouterr().out
     assert "ratios r measured on boxes: mean 0.25, highest 0.50" in text
-    rows = {(row["model"], row["from"], row["below"]): row for row in rows_of(out / "occlusion.csv")}
-    assert float(rows["good", "0.4", "0.6"]["ap75"]) == 1
-    assert float(rows["poor", "0.4", "0.6"]["ap75"]) == pytest.approx(51 / 101)
-    assert rows["poor", "0.0", ""]["images"] == "2"
+    lines = {(row["model"], row["from"], row["below"]): row for row in csv_rows(out / "occlusion.csv")}
+    assert float(lines["good", "0.4", "0.6"]["ap75"]) == 1
+    assert float(lines["poor", "0.4", "0.6"]["ap75"]) == pytest.approx(51 / 101)
+    assert lines["poor", "0.0", ""]["images"] == "2"
     assert (out / "occlusion.png").stat().st_size > 10_000
     page = (out / "report.html").read_text()
     assert "Detection under occlusion" in page

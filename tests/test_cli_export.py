@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from command_line import complaint
 from torch import nn
 
 from leanconv.cli import main
@@ -33,16 +34,6 @@ def network(num_classes=10, in_chans=3):
 def command(capsys, *tokens: object) -> str:
     main([str(token) for token in tokens])
     return capsys.readouterr().out
-
-
-def complaint(capsys, *tokens: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(token) for token in tokens])
-    assert stopped.value.code == 2
-    text = capsys.readouterr().err
-    assert text.startswith("leanconv: ")
-    assert text.count("\n") == 1
-    return text
 
 
 @pytest.fixture(scope="module")

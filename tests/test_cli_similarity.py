@@ -1,7 +1,7 @@
-import csv
 
 import pytest
 import torch
+from command_line import complaint, csv_rows
 from PIL import Image
 from torch import nn
 
@@ -41,19 +41,6 @@ def shown(tmp_path_factory):
     return folder, pictures(INFO, [folder]).batch(range(3))[0]
 
 
-def rows(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def complaint(capsys, *tokens):
-    with pytest.raises(SystemExit) as stopped:
-        main(["similarity", *map(str, tokens)])
-    assert stopped.value.code == 2
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    return text
-
-
 def test_patterns_of_two_networks(capsys, tmp_path, checkpoint, shown):
     (path, network), (folder, batch) = checkpoint, shown
     other = create("cifar_resnet20", num_classes=10, in_chans=1)
@@ -65,19 +52,19 @@ def test_patterns_of_two_networks(capsys, tmp_path, checkpoint, shown):
     text = capsys.readouterr().out
     assert text.endswith(f"report: {out / 'report.html'}\n")
     expected = filter_similarity(network, batch, "layer1.*.conv2", filters=3, seed=1)
-    found = rows(out / "similarity.csv")
+    found = csv_rows(out / "similarity.csv")
     assert [row["model"] for row in found] == ["dense"] * 3 + ["other"] * 3
     for row, layer in zip(found, expected.layers, strict=False):
         assert (row["layer"], row["filters"], row["of"]) == (layer.name, "3", "16")
         assert f"{layer.mean:.3f} ± {layer.error:.3f}" in text
         numbers = [float(row[name]) for name in ("mean", "error", "lower quartile", "median", "upper quartile")]
         assert numbers == pytest.approx([layer.mean, layer.error, *layer.quartiles], abs=1e-5)
-    bins = rows(out / "histogram.csv")
+    bins = csv_rows(out / "histogram.csv")
     assert len(bins) == 6 * 40
     shares = [float(row["share of pairs"]) for row in bins[:40]]
     assert shares == pytest.approx(expected.layers[0].histogram()[0].tolist())
     assert (bins[0]["from"], bins[39]["to"]) == ("-1", "1")
-    made = rows(out / "reconstruction.csv")
+    made = csv_rows(out / "reconstruction.csv")
     pair = reconstruction_error(network, batch).pairs[0]
     assert (made[0]["layer"], made[0]["source"], made[0]["target"]) == ("layer1.0", str(pair.source), str(pair.target))
     assert float(made[0]["squared error"]) == pytest.approx(pair.errors[1], rel=1e-4)
@@ -92,7 +79,7 @@ def test_half_precision_and_all_filters(capsys, tmp_path, checkpoint, shown):
     (path, network), (folder, batch) = checkpoint, shown
     options = ["--images", folder, "--filters", 0, "--layers", "layer1.0.conv2", "--precision", "bf16"]
     main(["similarity", *map(str, [path, *options, "--out", tmp_path])])
-    (row,) = rows(tmp_path / "similarity.csv")
+    (row,) = csv_rows(tmp_path / "similarity.csv")
     half = create("cifar_resnet20", num_classes=10, in_chans=1)
     half.load_state_dict(network.state_dict())
     (layer,) = filter_similarity(half.bfloat16().eval(), batch.bfloat16(), "layer1.0.conv2", filters=None).layers
@@ -107,11 +94,11 @@ def test_maps_and_weights(capsys, tmp_path, checkpoint, shown):
     (path, network), (folder, batch) = checkpoint, shown
     main(["similarity", str(path), "--kind", "maps", "--images", str(folder), "--out", str(tmp_path / "maps")])
     expected = [layer.mean for layer in map_similarity(network, batch).layers]
-    found = rows(tmp_path / "maps" / "similarity.csv")
+    found = csv_rows(tmp_path / "maps" / "similarity.csv")
     assert [float(row["mean"]) for row in found] == pytest.approx(expected, abs=1e-5)
     main(["similarity", str(path), "--kind", "weights", "--out", str(tmp_path / "weights")])
     expected = [layer.mean for layer in weight_similarity(network).layers]
-    found = rows(tmp_path / "weights" / "similarity.csv")
+    found = csv_rows(tmp_path / "weights" / "similarity.csv")
     assert [float(row["mean"]) for row in found] == pytest.approx(expected, abs=1e-5)
     assert not (tmp_path / "weights" / "maps.png").exists()
 
@@ -120,11 +107,12 @@ def test_mistakes_are_told_in_one_line(capsys, tmp_path, checkpoint, shown):
     path, folder = checkpoint[0], shown[0]
     base = [path, "--images", folder, "--out", tmp_path / "out"]
     assert "unknown layer 'layer1.0.conv3': did you mean 'layer1.0.conv" in complaint(
-        capsys, *base, "--layers", "layer1.0.conv3")
-    assert "filters must be at least 0, got -1" in complaint(capsys, *base, "--filters", "-1")
-    assert "similarity needs at least one model, as in: leanconv similarity runs/dense" in complaint(capsys)
-    assert "similarity needs at least one model" in complaint(capsys, "--kind", "weights")
+        capsys, "similarity", *base, "--layers", "layer1.0.conv3")
+    assert "filters must be at least 0, got -1" in complaint(capsys, "similarity", *base, "--filters", "-1")
+    for kind in ("patterns", "weights"):
+        assert "models must be at least one" in complaint(capsys, "similarity", "--kind", kind)
     source = tmp_path / "net.py"
     source.write_text("from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3))\n")
-    text = complaint(capsys, f"{source}:net", "--image-size", 8, "--images", folder, "--out", tmp_path / "out")
+    tokens = [f"{source}:net", "--image-size", 8, "--images", folder, "--out", tmp_path / "out"]
+    text = complaint(capsys, "similarity", *tokens)
     assert "model must have a ReLU" in text

@@ -1,9 +1,9 @@
 """The commands skeleton and robustness."""
 
-import csv
 
 import pytest
 import torch
+from command_line import complaint, csv_rows, output
 from torch import nn
 
 from leanconv import measure
@@ -44,25 +44,6 @@ def checkpoints(tmp_path_factory):
     return [saved(dense, folder / "dense.safetensors"), strong]
 
 
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def output(capsys, *tokens):
-    main(tokens)
-    return capsys.readouterr().out
-
-
-def complaint(capsys, *tokens):
-    with pytest.raises(SystemExit) as stopped:
-        main(tokens)
-    assert stopped.value.code == 2
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    return text
-
-
 @pytest.fixture
 def counted(monkeypatch):
     """How many times a network's accuracy was measured; the command is interrupted after as many as `limit`."""
@@ -88,9 +69,9 @@ def test_skeleton_writes_the_numbers_that_the_measures_give(capsys, tmp_path, ch
     assert [specimen.name for specimen in both] == ["dense", "strong"]
     magnitudes = {
         (row["model"], row["layer"], int(row["row"]), int(row["column"])): float(row["magnitude"])
-        for row in rows(tmp_path / "magnitudes.csv")
+        for row in csv_rows(tmp_path / "magnitudes.csv")
     }
-    accuracies = rows(tmp_path / "zeroing.csv")
+    accuracies = csv_rows(tmp_path / "zeroing.csv")
     for specimen in both:
         skeleton = measure.kernel_skeleton(specimen.network)
         assert len(skeleton.layers) == 19
@@ -126,17 +107,17 @@ def test_a_repeated_command_goes_on_where_it_was_interrupted(capsys, tmp_path, c
         main(tokens)
     assert stopped.value.code == 130
     assert "repeat the command to resume" in capsys.readouterr().err
-    begun = rows(tmp_path / "zeroing.csv")
+    begun = csv_rows(tmp_path / "zeroing.csv")
     assert len(begun) == 5
     counted.limit = 1000
     main(tokens)
     assert counted.tests == 13
-    assert rows(tmp_path / "zeroing.csv")[:5] == begun
+    assert csv_rows(tmp_path / "zeroing.csv")[:5] == begun
     main([*tokens[:-3], "3", *tokens[-2:]])
     assert counted.tests == 13 + 6
     main(tokens)
     assert counted.tests == 13 + 6
-    assert len(rows(tmp_path / "zeroing.csv")) == 19
+    assert len(csv_rows(tmp_path / "zeroing.csv")) == 19
 
 
 @pytest.mark.parametrize("change", [["--limit", "19"], ["--seed", "1"], ["--layers", "layer1.*"], ["other"]])
@@ -152,7 +133,7 @@ def test_it_starts_anew_where_earlier_numbers_do_not_hold(tmp_path, checkpoints,
         change = FEW
     main([*tokens, *change, *([] if "--limit" in change else FEW)])
     assert counted.tests == 8
-    assert len(rows(tmp_path / "out" / "zeroing.csv")) == 4
+    assert len(csv_rows(tmp_path / "out" / "zeroing.csv")) == 4
 
 
 def test_without_zeroing_no_images_are_needed(capsys, tmp_path):
@@ -172,7 +153,7 @@ def test_robustness_writes_the_numbers_that_the_measure_gives(capsys, tmp_path, 
         },
         20,
     )
-    found = {(row["model"], row["images are"]): float(row["accuracy"]) for row in rows(tmp_path / "robustness.csv")}
+    found = {(row["model"], row["images are"]): float(row["accuracy"]) for row in csv_rows(tmp_path / "robustness.csv")}
     assert found == {(name, how): value for name, each in expected.accuracies.items() for how, value in each.items()}
     assert str(expected) in text
     assert {file.name for file in tmp_path.iterdir()} == {"robustness.csv", "robustness.png", "report.html"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +34,22 @@ def write(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path} ({len(content)} bytes): {error.strerror}") from error
+
+
+def write_csv(path: Path, columns: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a table as CSV, as `write` does.
+
+    Args:
+        path: of the file; its folder exists.
+        columns: the first line.
+        rows: the lines after it; None is an empty cell.
+
+    Raises:
+        OSError: as `write`.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write(path, text.getvalue())
 
 
 @contextlib.contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from leanconv.files import write_csv
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,8 +62,7 @@ class Table:
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the columns and rows, as they are, to a CSV file."""
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([self.columns, *self.rows])
+        write_csv(Path(path), self.columns, self.rows)
 
 
 QUANTITY = re.compile(r"[+−-]?[\d,.]+( ?(%|×|[kMG]B?|ms|s|min|h))?( ?[±(].*)?")

@@ -53,8 +53,6 @@ def test_batches_go_through_all_images_again_and_again(quick):
         assert [len(labels) for _, labels in parts] == [3, 3, 1]
         assert len(batches) == 3
         assert torch.equal(torch.cat([images for images, _ in parts]), specimen.images.batch(range(7))[0])
-    assert specimen.labelled
-    assert [specimen.class_name(number) for number in (0, 5, 6)] == ["0", "5", "6"]
 
 
 def test_pictures_of_every_kind(tmp_path):
@@ -70,7 +68,6 @@ def test_pictures_of_every_kind(tmp_path):
     assert torch.equal(ramp[0], ramp[2])
     assert (ramp[0, 8].diff().int() >= 0).all()
     assert images.labels.tolist() == [-1] * 3
-    assert not Specimen("net", nn.Identity(), info(), images).labelled
     one = pictures(info(in_chans=1, mean=(0.5,), std=(0.5,)), [tmp_path / "grey.png"])
     assert one.batch([0])[0].shape == (1, 1, 16, 16)
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from leanconv.cli.options import DEFAULT_BUILD, Build
 from leanconv.cli.output import bar, show
-from leanconv.cli.records import write_csv
 from leanconv.cli.sight import DEFAULT_SIGHT, Sight, specimens
 from leanconv.cli.words import Switch
-from leanconv.files import make_folder, write
+from leanconv.files import make_folder, write, write_csv
 from leanconv.table import Table
 
 if TYPE_CHECKING:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress
+
+from leanconv.steps import Step
 
 PATIENCE = 2.0  # seconds that people wait without asking what goes on
 
@@ -23,7 +25,7 @@ def show(*what: RenderableType) -> None:
 
 
 @contextlib.contextmanager
-def bar(doing: str) -> Iterator[Callable[[int, int], None]]:
+def bar(doing: str) -> Iterator[Step]:
     """Gives a function that moves a bar on stderr, shown once it takes a while, to how much is done of how much.
 
     Args:

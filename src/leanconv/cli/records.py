@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanconv.files import write
+from leanconv.files import write_csv
 
 if TYPE_CHECKING:
     from leanconv.measure import Zeroing
@@ -66,10 +65,3 @@ def digest(specimen: Specimen, layers: Sequence[str] | None, kernel_size: int | 
     for tensor in (*specimen.network.state_dict().values(), images.pixels(range(len(images))), images.labels):
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()[:12]
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file, whole or not at all."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write(path, text.getvalue())

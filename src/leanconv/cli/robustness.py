@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanconv.cli.options import DEFAULT_BUILD, Build
 from leanconv.cli.output import bar, show
-from leanconv.cli.records import write_csv
 from leanconv.cli.sight import DEFAULT_SIGHT, Sight, specimens
-from leanconv.files import make_folder, write
+from leanconv.files import make_folder, write, write_csv
 
 if TYPE_CHECKING:
     from leanconv.measure import Robustness
-
 
 USUAL = 1000  # images
 
@@ -43,39 +40,15 @@ def robustness(
     found = specimens(models, sight, build, usual=USUAL, labelled=True)
     make_folder(out)
     accuracies: dict[str, Any] = {}
-    with bar("testing") as step:
-        batches = [Counted(specimen.batches()) for specimen in found]
-        total = sum(len(each) for each in batches) * (1 + len(measure.DISTORTIONS))
-        taken = iter(range(1, total + 1))
-        for specimen, each in zip(found, batches, strict=True):
-            each.taken = lambda: step(next(taken), total)
-            accuracies |= measure.robustness({specimen.name: specimen.network}, each).accuracies
-            result = measure.Robustness(accuracies, len(specimen.images))
-            rows = [[name, distortion, value, result.difference(name, distortion), result.images]
-                    for name, values in accuracies.items() for distortion, value in values.items()]
-            write_csv(out / "robustness.csv", ["model", "images are", "accuracy", "difference", "images"], rows)
+    for specimen in found:
+        with bar(f"testing {specimen.name}") as step:
+            tested = measure.robustness({specimen.name: specimen.network}, specimen.batches(), progress=step)
+        accuracies |= tested.accuracies
+        result = measure.Robustness(accuracies, tested.images)
+        rows = [[name, distortion, value, result.difference(name, distortion), result.images]
+                for name, values in accuracies.items() for distortion, value in values.items()]
+        write_csv(out / "robustness.csv", ["model", "images are", "accuracy", "difference", "images"], rows)
     show(result, f"report: {write_page(result, out)}")
-
-
-class Counted:
-    """Batches that tell when one is taken.
-
-    Args:
-        batches: with a length, to be gone through as often as one likes.
-        taken: called after each.
-    """
-
-    def __init__(self, batches: Iterable[Any], taken: Callable[[], object] = lambda: None) -> None:
-        self.batches = batches
-        self.taken = taken
-
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.batches:
-            yield batch
-            self.taken()
 
 
 def write_page(result: Robustness, out: Path) -> Path:

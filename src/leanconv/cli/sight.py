@@ -82,7 +82,7 @@ def specimens(
         if sight.images:
             images = pictures(info, sight.images)
         else:
-            recipe = Recipe.of({**configuration["recipe"], **TESTED, "data": source, "weights": None})
+            recipe = Recipe.of({**configuration["recipe"], **TESTED, "data": source})
             images = sample(info, recipe, limit, seed=sight.seed, labelled=labelled)
         found.append(Specimen(name, network.eval(), info, images))
     return found

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from leanconv.cli.options import DEFAULT_BUILD, Build
 from leanconv.cli.output import bar, show
-from leanconv.cli.records import write_csv
-from leanconv.cli.sight import DEFAULT_SIGHT, Sight, short_names, specimens
+from leanconv.cli.sight import DEFAULT_SIGHT, Sight, networks, specimens
 from leanconv.cli.words import Words
-from leanconv.files import make_folder, write
+from leanconv.files import make_folder, write, write_csv
 from leanconv.table import Table
 
 if TYPE_CHECKING:
@@ -55,19 +54,17 @@ def similarity(
         precision: Numbers to run the networks in.
         out: Folder for the pictures, the numbers and the report.
     """
-    if not models:
-        raise ValueError("similarity needs at least one model, as in: leanconv similarity runs/dense")
     if filters < 0:
         raise ValueError(f"filters must be at least 0, got {filters}")
     found: list[Specimen] = []
     if kind == "weights":
-        networks = dict(zip(short_names(models), (build.network(name)[0] for name in models), strict=True))
+        shown = {name: network for name, (network, _) in networks(models, build).items()}
     else:
         found = specimens(models, sight, build)
-        networks = {specimen.name: specimen.network for specimen in found}
+        shown = {specimen.name: specimen.network for specimen in found}
     make_folder(out)
     similarities: dict[str, Similarity] = {}
-    for index, (name, network) in enumerate(networks.items()):
+    for index, (name, network) in enumerate(shown.items()):
         images = Prepared(found[index], precision) if found else None
         chosen = {"layers": list(layers) or None, "filters": filters or None, "seed": sight.seed}
         with bar(f"comparing {name}") as step:

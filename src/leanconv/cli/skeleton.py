@@ -12,12 +12,12 @@ from cyclopts import Parameter
 
 from leanconv.cli.options import DEFAULT_BUILD, Build
 from leanconv.cli.output import bar, show
-from leanconv.cli.records import Record, digest, write_csv
+from leanconv.cli.records import Record, digest
 from leanconv.cli.robustness import USUAL
 from leanconv.cli.sight import DEFAULT_SIGHT, Sight, networks, specimens
 from leanconv.cli.training import resumable
 from leanconv.cli.words import Words, default_of
-from leanconv.files import make_folder, write
+from leanconv.files import make_folder, write, write_csv
 
 if TYPE_CHECKING:
     from leanconv.measure import KernelSkeleton, ZeroingCurves

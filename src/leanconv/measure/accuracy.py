@@ -37,8 +37,10 @@ def accuracy(model: nn.Module, batches: Iterable[Any], distort: Distortion | Non
     return right / count
 
 
-def hits(model: nn.Module, batches: Iterable[Any], distort: Distortion | None) -> tuple[int, int]:
-    """How many images' classes the network knows, and of how many; see `accuracy`."""
+def hits(
+    model: nn.Module, batches: Iterable[Any], distort: Distortion | None, taken: Callable[[], object] | None = None
+) -> tuple[int, int]:
+    """How many images' classes the network knows, and of how many; see `accuracy`. `taken` is called after a batch."""
     if isinstance(batches, Iterator):
         raise TypeError("batches must be a collection that can be gone through again, a list or a data loader, "
                         f"got {type(batches).__name__}")
@@ -50,6 +52,8 @@ def hits(model: nn.Module, batches: Iterable[Any], distort: Distortion | None) -
             require_classes(labels, scores)
             right += int((scores.argmax(1).cpu() == labels.cpu()).sum())
             count += len(labels)
+            if taken is not None:
+                taken()
     if not count:
         raise ValueError("batches must hold at least one image, got none")
     return right, count

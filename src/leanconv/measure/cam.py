@@ -43,6 +43,13 @@ def grad_cam(
     >>> grad_cam(model, torch.randn(2, 3, 8, 8), "1", target=7).shape
     torch.Size([2, 6, 6])
     """
+    return activation_maps(model, images, layer, target)[0]
+
+
+def activation_maps(
+    model: nn.Module, images: Tensor, layer: str, target: int | Sequence[int] | Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What `grad_cam` gives, and the model's output."""
     require_images(images)
     path = require_layer(model, layer)
     with recording(images) as leaf:
@@ -56,7 +63,7 @@ def grad_cam(
     if slopes is None:
         raise ValueError(f"layer must bear on the output, {path!r} doesn't")
     weights = slopes.mean((2, 3), keepdim=True)
-    return (weights * maps.detach()).sum(1).relu()
+    return (weights * maps.detach()).sum(1).relu(), output.detach()
 
 
 def last_maps(model: nn.Module, images: Tensor) -> str:

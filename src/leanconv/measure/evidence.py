@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from leanconv.measure.batches import Batches, Images
-from leanconv.measure.cam import grad_cam, last_maps
+from leanconv.measure.cam import activation_maps, last_maps
 from leanconv.measure.guided import guided_backprop
-from leanconv.measure.observing import observe
-
-Progress = Callable[[int, int], object]
+from leanconv.measure.observing import totalled
+from leanconv.steps import Step
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def evidence(
     *,
     guided: bool = False,
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> Evidence:
     """Looks at images with Grad-CAM, and with guided backpropagation if wanted.
 
@@ -85,11 +83,9 @@ def evidence(
 
 def evidence_in(model: nn.Module, images: Tensor, layer: str, target: int | None, guided: bool) -> Evidence:
     """The evidence in one batch."""
-    with torch.no_grad():
-        output = observe(model, images)[0]
-    totals = output.flatten(2).sum(-1) if output.dim() > 2 else output
+    maps, output = activation_maps(model, images, layer, target)  # refuses a class that doesn't exist
+    totals = totalled(output)
     classes = totals.argmax(1) if target is None else torch.full_like(totals[:, 0], target, dtype=torch.long)
-    maps = grad_cam(model, images, layer, classes)  # refuses a class that doesn't exist
     patterns = guided_backprop(model, images, classes) if guided else None
     probabilities = totals.softmax(1).gather(1, classes[:, None])[:, 0]
     return Evidence(layer, classes, probabilities, maps, patterns)

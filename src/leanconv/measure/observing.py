@@ -85,7 +85,7 @@ def score(output: Tensor, target: int | Sequence[int] | Tensor | None, what: str
     Raises:
         ValueError: for a target that isn't among the K, or not as many as images.
     """
-    totals = output.flatten(2).sum(-1) if output.dim() > 2 else output
+    totals = totalled(output)
     count, kinds = totals.shape
     chosen = totals.argmax(1) if target is None else torch.as_tensor(target, device=totals.device)
     if chosen.dim() > 1 or chosen.is_floating_point() or (chosen.dim() == 1 and len(chosen) != count):
@@ -94,6 +94,11 @@ def score(output: Tensor, target: int | Sequence[int] | Tensor | None, what: str
     if wrong:
         raise ValueError(f"target must be a {what} from 0 to {kinds - 1}, got {wrong[0]}")
     return totals.gather(1, chosen.long().expand(count)[:, None]).sum()
+
+
+def totalled(output: Tensor) -> Tensor:
+    """An output (N, K, ...), summed over its map, if it has one: (N, K)."""
+    return output.flatten(2).sum(-1) if output.dim() > 2 else output
 
 
 def named_layers(model: nn.Module, names: Sequence[str]) -> list[str]:

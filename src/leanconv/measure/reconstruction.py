@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from leanconv.measure.batches import Batches, Images
 from leanconv.measure.observing import observe
-from leanconv.measure.similarity import CONVOLUTIONS, Progress, layer_widths, map_similarity
+from leanconv.measure.similarity import CONVOLUTIONS, layer_widths, map_similarity
 from leanconv.nn.arguments import require_positive
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def reconstruction_error(
     kernel_sizes: Sequence[int] = (1, 3, 5, 7),
     pairs: int = 3,
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> Reconstruction:
     """How far the most similar feature maps of a layer are from being a small convolution of one another.
 
@@ -130,7 +131,7 @@ def reconstruction_error(
     for path in paths:
         if widths[path] < 2:
             raise ValueError(f"layer {path!r} must give at least two maps, got {widths[path]}")
-    step = progress or (lambda done, total: None)
+    step = progress or unwatched
     rounds = 2 * len(batches)
     similarity = map_similarity(
         model, images, paths, batch_size=batch_size, progress=lambda done, total: step(done, rounds)

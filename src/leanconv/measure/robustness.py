@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.measure.accuracy import Distortion, hits
+from leanconv.steps import Step
 from leanconv.table import Table
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ def robustness(
     models: nn.Module | Mapping[str, nn.Module],
     batches: Iterable[Any],
     distortions: Mapping[str, Distortion] = DISTORTIONS,
+    *,
+    progress: Step | None = None,
 ) -> Robustness:
     """The top-1 accuracy of networks on images as they are, and rotated by 90°, by 180° and flipped up-down.
 
@@ -109,6 +112,7 @@ def robustness(
         models: one, or several by their names.
         batches: of images (N, C, H, W) with their labels (N,), to be gone through several times.
         distortions: by name, what makes distorted images (N, C, H, W) of a batch.
+        progress: called after each batch with how many are done and how many there will be; the batches need a length.
 
     Raises:
         ValueError: for no models, or as `accuracy`.
@@ -128,7 +132,15 @@ def robustness(
         raise ValueError("models must be at least one, got none")
     every: dict[str, Distortion | None] = {UPRIGHT: None, **distortions}
     accuracies: dict[str, dict[str, float]] = {}
+    done = 0
+
+    def taken() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(models) * len(every) * len(batches))  # type: ignore[arg-type]
+
     for name, model in models.items():
-        found = {distortion: hits(model, batches, distort) for distortion, distort in every.items()}
+        found = {distortion: hits(model, batches, distort, taken) for distortion, distort in every.items()}
         accuracies[name] = {distortion: right / count for distortion, (right, count) in found.items()}
     return Robustness(accuracies, found[UPRIGHT][1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,11 @@ from leanconv.measure.observing import named_layers, observe
 from leanconv.measure.patterns import add_patterns
 from leanconv.nn import DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d
 from leanconv.nn.arguments import require_positive
+from leanconv.steps import Step
 
 CONVOLUTIONS = (nn.Conv2d, DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, TiedConv2d, TiedSplitConv2d)
 PATTERN_BYTES = 2**29  # of patterns held at once; one layer's may be more
 
-Progress = Callable[[int, int], object]
 
 
 def filter_similarity(
@@ -29,7 +29,7 @@ def filter_similarity(
     filters: int | None = 16,
     seed: int = 0,
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> Similarity:
     """How alike the patterns are that a layer's filters look for.
 
@@ -100,7 +100,7 @@ def map_similarity(
     layers: Sequence[str] | None = None,
     *,
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Step | None = None,
 ) -> Similarity:
     """How alike the maps are that a layer gives: the cosine of each two in one image, averaged over the images.
 

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from leanconv.measure.skeleton import REGIONS, kernels, region
 from leanconv.nn import AsymmetricConv2d
+from leanconv.steps import Step
 from leanconv.table import Table
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def zeroing_curves(
     kernel_size: int | None = None,
     known: Mapping[Zeroing, float] | None = None,
     found: Callable[[Zeroing, float], object] | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Step | None = None,
 ) -> ZeroingCurves:
     """How a network's accuracy falls when weights of a region of its kernels are set to zero, without retraining.
 

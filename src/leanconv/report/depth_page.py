@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
-from leanconv.files import make_folder, write
+from leanconv.files import make_folder, write, write_csv
 from leanconv.report.depth_plot import depth_figure, depth_picture
 from leanconv.report.findings import Section, write_findings
 from leanconv.report.pictures import INK, STAND_IN, png, svg
@@ -34,10 +32,8 @@ def write_depth_report(evaluation: Evaluation, table: Table, folder: Path, *, co
     """
     make_folder(folder)
     names = evaluation.data.test.names
-    text = io.StringIO()
     rows = [(name, *errors) for name, errors in evaluation.errors.items()]
-    csv.writer(text, lineterminator="\n").writerows([("method", *names), *rows])
-    write(folder / "errors.csv", text.getvalue())
+    write_csv(folder / "errors.csv", ("method", *names), rows)
     first, *others = evaluation.methods
     shown = [first, *sorted(others, key=lambda name: evaluation.rmse[name])[: METHODS - 1]]
     methods = {name: evaluation.methods[name] for name in shown}

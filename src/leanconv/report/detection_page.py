@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from leanconv.files import write
+from leanconv.files import write, write_csv
 from leanconv.report.detection_plot import Shown, detection_figure
 from leanconv.report.findings import Section, write_findings
 from leanconv.report.pictures import INK, STAND_IN, png, svg
 from leanconv.tasks.checkpoint import load_model, recipe_of
 from leanconv.tasks.comparing import run_folder
 from leanconv.tasks.comparison import Comparison
-from leanconv.tasks.detection import DetectionSet, open_detection, rle
-from leanconv.tasks.detection.evaluation import TESTED, Evaluation, detections, percent
+from leanconv.tasks.detection import DetectionSet, rle
+from leanconv.tasks.detection.data import of_recipe
+from leanconv.tasks.detection.evaluation import Evaluation, detections, percent
 from leanconv.tasks.detection.scores import CocoScores, Detections
 from leanconv.tasks.detection_recipe import DetectionRecipe
 from leanconv.tasks.run_folder import MODEL
+from leanconv.tasks.training_recipe import TESTED
 
 PICTURES = 4
 LEAST = (0.5, 0.3, 0.1)  # scores from which finds are shown: the first that shows any
@@ -42,11 +43,9 @@ def write_detection_report(evaluation: Evaluation, folder: Path) -> Path:
         OSError: the folder can't be written.
     """
     evaluation.found.save(folder / "predictions.json")
-    text = io.StringIO()
     names = list(next(iter(evaluation.per_category.values())))
     rows = [(category, *(scores[name] for name in names)) for category, scores in evaluation.per_category.items()]
-    csv.writer(text, lineterminator="\n").writerows([("category", *names), *rows])
-    write(folder / "categories.csv", text.getvalue())
+    write_csv(folder / "categories.csv", ("category", *names), rows)
     section = found_section({"found": evaluation.found}, folder)
     path = folder / "report.html"
     write_findings(
@@ -74,7 +73,7 @@ def compared_section(comparison: Comparison, folder: Path) -> Section:
         network, config = load_model(run_folder(folder, row.operator, row.trainings[0].seed) / MODEL)
         recipe: DetectionRecipe = recipe_of(config, **TESTED)
         if not found:
-            test = open_detection(recipe.data, bad_images="unchecked", masks=recipe.masks, limit=recipe.limit).test
+            test = of_recipe(replace(recipe, bad_images="unchecked")).test
             places = np.linspace(0, len(test) - 1, min(PICTURES, len(test))).round().astype(int)
             scenes = [test.scenes[place] for place in places]
             test = DetectionSet(scenes, test.categories, test.category_ids, has_masks=test.has_masks)

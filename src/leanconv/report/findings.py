@@ -11,6 +11,7 @@ import jinja2
 
 from leanconv.files import write
 from leanconv.report.pictures import Picture
+from leanconv.report.words import capitalised
 from leanconv.table import Table
 from leanconv.tasks.circumstances import command as command_line
 from leanconv.tasks.circumstances import machine, versions
@@ -71,4 +72,5 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["capitalised"] = capitalised
     return environment.get_template(template).render(version=versions()["leanconv"], **values)

@@ -19,6 +19,7 @@ from leanconv.measure import LayerSimilarity, Similarity, filter_similarity
 from leanconv.measure.evidence import Evidence
 from leanconv.measure.similarity import layer_widths
 from leanconv.report.cam_plot import Look
+from leanconv.steps import Step
 from leanconv.tasks.checkpoint import info_of, load_model, recipe_of
 from leanconv.tasks.comparing import run_folder
 from leanconv.tasks.comparison import Comparison
@@ -34,7 +35,6 @@ LAYERS = 20  # at most
 AMOUNTS = ((8, 8), (8, 4), (6, 4), (4, 4), (4, 2), (3, 1))  # filters of a layer, and images for their patterns
 WORK = 6e11  # multiply-accumulates that the patterns of one network may take forwards
 
-Progress = Callable[[int, int], object]
 T = TypeVar("T")
 
 
@@ -53,7 +53,7 @@ class Insight:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def look_into(comparison: Comparison, folder: Path, progress: Progress | None = None) -> dict[str, Insight]:
+def look_into(comparison: Comparison, folder: Path, progress: Step | None = None) -> dict[str, Insight]:
     """Looks into the first network of each operator, and keeps in its run folder what is found.
 
     What is kept is read. Whatever goes wrong becomes the reason why something is missing.
@@ -87,7 +87,7 @@ def look_into(comparison: Comparison, folder: Path, progress: Progress | None = 
             try:
                 network, config = load_model(each / MODEL)
                 if images is None:
-                    recipe = recipe_of(config, **TESTED, weights=None)
+                    recipe = recipe_of(config, **TESTED)
                     count = max(SHOWN, AMOUNTS[0][1])
                     images = sample(info_of(config), recipe, count, progress=progress is not None)
                 insight = insight_of(Specimen(operator, network, info_of(config), images), amount, step)
@@ -108,7 +108,7 @@ def amount_for(macs: int) -> tuple[int, int]:
     return next(fitting, AMOUNTS[-1])
 
 
-def insight_of(specimen: Specimen, amount: tuple[int, int], progress: Progress) -> Insight:
+def insight_of(specimen: Specimen, amount: tuple[int, int], progress: Step) -> Insight:
     """Looks into one network."""
     reasons: dict[str, str] = {}
 
@@ -125,7 +125,7 @@ def insight_of(specimen: Specimen, amount: tuple[int, int], progress: Progress) 
     return Insight(similarity, look, reasons)
 
 
-def similarity_of(network: nn.Module, images: ImageSet, amount: tuple[int, int], progress: Progress) -> Similarity:
+def similarity_of(network: nn.Module, images: ImageSet, amount: tuple[int, int], progress: Step) -> Similarity:
     """The similarity of some filters, in layers from first to last."""
     filters, count = amount
     batch = images.batch(range(min(count, len(images))))[0]

@@ -12,8 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from leanconv.measure import MapPair, Reconstruction
-from leanconv.report.similarity_plot import looks_of, name_models
-from leanconv.report.style import COLOURS, SMALL, finish, panels
+from leanconv.report.style import COLOURS, SMALL, finish, looks_of, name_models, panels
 
 CELL, GAP, LINE, MARGIN = 1.5, 0.16, 0.22, 0.1  # inches
 

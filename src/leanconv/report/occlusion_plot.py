@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from leanconv.report.style import BASELINE_COLOUR, BASELINE_MARKER, COLOURS, MARKERS, SMALL, Style, finish
+from leanconv.report.style import Style, finish, looks_of, name_models
 from leanconv.tasks.detection.occlusion import FEW, TITLES, Group, OcclusionStudy
 
 LEAST_RANGE = 10  # percent that an axis spans at least, so that small differences look small
@@ -42,15 +42,6 @@ def panels_of(study: OcclusionStudy) -> list[Panel]:
     return [Panel(measure, bins) for measure in study.measures for bins in (True, False)]
 
 
-def looks_of(models: Sequence[str]) -> dict[str, Style]:
-    """A colour and a marker for each model; grey for the first of several, which the others are compared with."""
-    count = len(models)
-    styles = [Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]) for index in range(count)]
-    if count > 1:
-        styles = [Style(BASELINE_COLOUR, BASELINE_MARKER), *styles[:-1]]
-    return dict(zip(models, styles, strict=True))
-
-
 def occlusion_figure(study: OcclusionStudy, panels: Sequence[Panel] | None = None, *, ink: str) -> Figure:
     """Scores over the overlap ratio, a line for each model; hollow marks where there are few images.
 
@@ -63,13 +54,15 @@ def occlusion_figure(study: OcclusionStudy, panels: Sequence[Panel] | None = Non
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.4 * columns, 3.5 * rows), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-    looks = looks_of(study.models)
+    looks = looks_of(study.models, study.models[0] if len(study.models) > 1 else None)
     axes_of_panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(axes_of_panels, panels, strict=True):
         draw(axes, panel, study, looks, ink)
         if len(panels) > 1:
             axes.set_title(panel.title, color=ink, fontsize=10, loc="left")
-    name_models(figure, looks, any(group.few for panel in panels for group in panel.groups(study)), ink)
+    few = any(group.few for panel in panels for group in panel.groups(study))
+    hollow = Line2D([], [], color=ink, marker="o", markerfacecolor="white", linestyle="none")
+    name_models(figure, looks, ink, {f"fewer than {FEW} images": hollow} if few else None)
     return figure
 
 
@@ -106,14 +99,3 @@ def limits(values: np.ndarray) -> tuple[float, float]:
     low, high = values.min(), values.max()
     room = max(0.12 * (high - low), (LEAST_RANGE - (high - low)) / 2, 1)
     return max(low - room, -2), min(high + room, 102)
-
-
-def name_models(figure: Figure, looks: Mapping[str, Style], few: bool, ink: str) -> None:
-    """A legend above the plots, where it can't hide a line."""
-    handles = [Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.8) for look in looks.values()]
-    names = [name.replace("$", r"\$") for name in looks]
-    if few:
-        handles.append(Line2D([], [], color=ink, marker="o", markerfacecolor="white", linestyle="none"))
-        names.append(f"fewer than {FEW} images")
-    figure.legend(handles, names, loc="outside upper left", ncols=min(4, len(names)), frameon=False, fontsize=SMALL,
-                  labelcolor=ink, handlelength=2.2, columnspacing=1.6)  # fmt: skip

@@ -10,10 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from leanconv.measure import LayerSimilarity, Similarity
-from leanconv.report.style import COLOURS, MARKERS, SMALL, Style, finish, panels
+from leanconv.report.style import SMALL, Style, finish, looks_of, name_models, panels
 
 BINS = 80  # from -1 to 1
 NAMED = 24  # layers that there is room to name
@@ -50,21 +49,6 @@ def similarity_figure(
     if len(similarities) > 1:
         name_models(figure, looks, ink)
     return figure
-
-
-def looks_of(names: Iterable[str]) -> dict[str, Style]:
-    """A colour and a marker for each network."""
-    return {name: Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
-            for index, name in enumerate(names)}
-
-
-def name_models(figure: Figure, looks: Mapping[str, Style], ink: str) -> None:
-    """A legend above the plots, where it can't hide a line."""
-    handles = [Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.8) for look in looks.values()]
-    legend = figure.legend(handles, list(looks), loc="outside upper left", ncols=min(4, len(looks)), frameon=False,
-                           fontsize=SMALL, labelcolor=ink)  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 def draw_histogram(axes: Axes, similarity: Similarity, look: Style) -> tuple[float, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from leanconv.tasks.comparison import Comparison
@@ -29,12 +31,35 @@ class Style:
 
 def styles(comparison: Comparison) -> dict[str, Style]:
     """A colour and a marker for each operator; the baseline is grey."""
-    others = [row.operator for row in comparison.rows if row is not comparison.baseline]
-    looks = {
-        operator: Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)])
-        for index, operator in enumerate(others)
+    return looks_of([row.operator for row in comparison.rows], comparison.baseline.operator)
+
+
+def looks_of(names: Iterable[str], baseline: str | None = None) -> dict[str, Style]:
+    """A colour and a marker for each of some networks; grey for the one that the others are compared with."""
+    looks = {} if baseline is None else {baseline: Style(BASELINE_COLOUR, BASELINE_MARKER)}
+    others = (name for name in names if name != baseline)
+    return looks | {
+        name: Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(others)
     }
-    return {comparison.baseline.operator: Style(BASELINE_COLOUR, BASELINE_MARKER), **looks}
+
+
+def name_models(
+    figure: Figure, looks: Mapping[str, Style], ink: str, others: Mapping[str, Line2D] | None = None
+) -> None:
+    """A legend above the plots, where it can't hide a line.
+
+    Args:
+        figure: with a layout.
+        looks: of the networks.
+        ink: colour of the names.
+        others: further marks, by what they mean.
+    """
+    marks = {name: Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.8) for name, look in looks.items()}
+    marks |= others or {}
+    legend = figure.legend(list(marks.values()), list(marks), loc="outside upper left", ncols=min(4, len(marks)),
+                           frameon=False, fontsize=SMALL, labelcolor=ink)  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

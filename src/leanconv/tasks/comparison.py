@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from leanconv.files import write
+from leanconv.files import write, write_csv
 from leanconv.measure.latency import Timing
 from leanconv.measure.profiling import Column, scaled, side_by_side
 from leanconv.table import Table
@@ -186,9 +184,7 @@ class Comparison:
         everything = {"rows": rows, "seeds": self.seeds, "recipe": self.recipe, "setting": self.setting}
         write(folder / RESULTS, json.dumps(everything, indent=1, allow_nan=False) + "\n")
         lines = [row.flat(self.batches) for row in self.rows]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([lines[0].keys(), *(line.values() for line in lines)])
-        write(folder / "results.csv", text.getvalue())
+        write_csv(folder / "results.csv", lines[0].keys(), (line.values() for line in lines))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

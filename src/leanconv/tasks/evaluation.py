@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
+from leanconv.tasks import training_recipe
 from leanconv.tasks.checkpoint import info_of, load_model, recipe_of, task_name
 from leanconv.tasks.data import ImageData, ImageInfo, loader, open_data
 from leanconv.tasks.data.loading import Draws
@@ -28,17 +30,9 @@ from leanconv.tasks.task import task_named
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# A test is one process, whatever the training was, and needs no batches that can be paired or shared out. Its images
-# aren't varied, and are normalised as the checkpoint says.
-TRAINING_ONLY = ("devices", "num_nodes", "strategy", "mixup", "cutmix", "mean", "std", *FOR_FOLDERS)
-TESTED = {"augment": False, **{key: getattr(Recipe, key) for key in TRAINING_ONLY}}
-
-
-Step = Callable[[int, int], object]
-
-
-def no_step(done: int, total: int) -> None:
-    """For a test that nobody watches."""
+# A test needs no batches that can be paired, and its images are normalised as the checkpoint says.
+TRAINING_ONLY = ("mixup", "cutmix", "mean", "std", *FOR_FOLDERS)
+TESTED = {**training_recipe.TESTED, **{key: getattr(Recipe, key) for key in TRAINING_ONLY}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +80,7 @@ def evaluate(
     data: str | ImageData | None = None,
     *,
     progress: bool = True,
-    step: Step = no_step,
+    step: Step = unwatched,
     **overrides: Any,
 ) -> Any:
     """Tests a network on the test images of a data set.
@@ -161,7 +155,7 @@ def tested(recipe: Recipe, data: str | ImageData | None, overrides: Mapping[str,
     return Recipe.of({**recipe.plain(), **TESTED, **named, **overrides})
 
 
-def measured(network: nn.Module, data: ImageData, recipe: Recipe, step: Step = no_step) -> Evaluation:
+def measured(network: nn.Module, data: ImageData, recipe: Recipe, step: Step = unwatched) -> Evaluation:
     """Runs a network over the test images, in evaluation mode."""
     device = torch.device(chosen_accelerator(recipe))
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format

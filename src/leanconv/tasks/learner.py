@@ -37,7 +37,7 @@ class Learner(LightningModule):
         self.updates = math.ceil(steps / recipe.accumulate)
         self.weights = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
         self.losses = MeanMetric(nan_strategy="disable")  # a loss that is not a number shall be seen
-        self.tested: dict[str, float] = {}
+        self.tested: dict[str, Any] = {}  # None for what can't be told
 
     def on_train_epoch_start(self) -> None:
         # Dropout and its like depend on the epoch alone, so that a resumed training draws what an unbroken one does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from leanconv.files import write
 
@@ -18,7 +18,7 @@ class Result:
 
     Attributes:
         scores: on the test data after the last epoch, by name; of classification `accuracy` (0 to 1), `loss` and, for
-            more than five classes, `top5`.
+            more than five classes, `top5`; None for what can't be told.
         seconds: of training with the tests after each epoch, summed over resumed runs.
         epochs: how many were trained.
         params: of the network.
@@ -28,7 +28,7 @@ class Result:
         versions: of Python and the libraries that trained.
     """
 
-    scores: dict[str, float]
+    scores: dict[str, Any]
     seconds: float
     epochs: int
     params: int

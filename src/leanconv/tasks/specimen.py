@@ -39,15 +39,6 @@ class Specimen:
         """The images and their labels in batches, read when they are needed, as often as they are gone through."""
         return Batches(self.images, batch_size)
 
-    def class_name(self, number: int) -> str:
-        """What a class is called; its number where it has no name."""
-        return self.info.classes[number] if 0 <= number < len(self.info.classes) else str(number)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the class of every image is known."""
-        return bool((self.images.labels != UNLABELLED).all())
-
 
 class Batches:
     """Batches (images [N, C, H, W], labels [N]) of a set of images, in order.

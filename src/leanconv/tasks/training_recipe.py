@@ -14,6 +14,9 @@ from leanconv.tasks.rules import check, converted
 
 CARRIED = Path(__file__).parents[1] / "recipes"
 DEFAULT_TASK = "classification"
+# A test is one process, whatever the training was; nothing is varied, and weights are a checkpoint's.
+TESTED: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "augment": False, "weights": None,
+                          "pretrained": False}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

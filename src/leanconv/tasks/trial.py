@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from leanconv.modes import evaluating
 from leanconv.tasks.seeding import seeded
 
 if TYPE_CHECKING:
@@ -32,13 +33,9 @@ def check_runs(network: nn.Module, model: str, info: ImageInfo) -> None:
     ValueError: model 'wide' can't run on images of 1×16×16: Calculated padded input size per channel: (16 x 16)...
     """
     shape = (info.in_chans, info.image_size, info.image_size)
-    modes = {module: module.training for module in network.modules()}
     try:
-        with seeded(0), torch.no_grad():
-            network.eval()(torch.zeros(1, *shape))
+        with seeded(0), torch.no_grad(), evaluating(network):
+            network(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"model {model!r} can't run on images of {'×'.join(map(str, shape))}: {reason}") from error
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from safetensors.torch import load_file
 
 from leanconv.report import write_evaluation
 from leanconv.report.depth_page import write_depth_report
-from leanconv.tasks import evaluate, train
+from leanconv.tasks import depth_recipe, evaluate, train
 from leanconv.tasks.depth.comparing import compare_depth
+from leanconv.tasks.depth.protocol import Sampling
+from leanconv.tasks.depth.upsampling import NETWORKS
 from leanconv.tasks.depth_recipe import DepthRecipe
 
 
@@ -103,3 +106,8 @@ def test_rules(recipe, key, value, message):
 def test_an_operator_is_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match="takes no operator, got operator 'tied:blocks=2'"):
         train(replace(recipe, operator="tied:blocks=2"), tmp_path)
+
+
+def test_a_recipe_knows_what_there_is():
+    assert tuple(NETWORKS) == depth_recipe.NETWORKS
+    assert get_args(Sampling) == depth_recipe.SAMPLINGS

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanconv.files import make_folder
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 from leanconv.tasks.checkpoint import load_model
 from leanconv.tasks.depth.evaluation import Evaluation, measured
 from leanconv.tasks.depth.methods import BASELINES, Method
-from leanconv.tasks.depth.sources import open_depth
+from leanconv.tasks.depth.sources import of_recipe
 from leanconv.tasks.depth_recipe import NETWORKS, DepthRecipe
 from leanconv.tasks.run_folder import MODEL, claim
 from leanconv.tasks.training import train
@@ -67,7 +68,7 @@ def compare_depth(
     folder: str | Path,
     *,
     progress: bool = True,
-    step: Callable[[int, int], object] = lambda done, total: None,
+    step: Step = unwatched,
 ) -> DepthComparison:
     """Trains each network for depth with each seed, alike in all else, and tests them beside simple methods.
 
@@ -100,9 +101,7 @@ def compare_depth(
         network, _ = load_model(folders[one] / MODEL)
         networks[one.model] = network
         parameters[one.model] = sum(weight.numel() for weight in network.parameters())
-    data = open_depth(
-        recipe.data, units_per_metre=recipe.units_per_metre,
-        bad_images="refuse" if recipe.bad_images == "refuse" else "skip", limit=recipe.limit,
+    evaluation = measured(
+        {**networks, **BASELINES}, of_recipe(recipe), recipe.factor, sampling=recipe.sampling, step=step
     )
-    evaluation = measured({**networks, **BASELINES}, data, recipe.factor, sampling=recipe.sampling, step=step)
     return DepthComparison(evaluation, errors, parameters, list(seeds))

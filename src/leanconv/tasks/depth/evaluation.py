@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 from leanconv.tasks.depth.examples import WholeImages
 from leanconv.tasks.depth.images import DepthData
 from leanconv.tasks.depth.methods import BASELINES, Method
 from leanconv.tasks.depth.protocol import rmse
-from leanconv.tasks.depth.sources import open_depth
+from leanconv.tasks.depth.sources import of_recipe
 from leanconv.tasks.depth_recipe import DepthRecipe
 from leanconv.tasks.devices import chosen_accelerator
+from leanconv.tasks.training_recipe import TESTED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-TESTED: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "augment": False, "weights": None}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -77,7 +76,7 @@ def evaluate(
     data: str | None,
     *,
     progress: bool = True,
-    step: Callable[[int, int], object] = lambda done, total: None,
+    step: Step = unwatched,
     **overrides: Any,
 ) -> Evaluation:
     """Tests the network of a checkpoint, and `BASELINES` beside it.
@@ -97,10 +96,7 @@ def evaluate(
 
     named = {} if data is None else {"data": data}
     recipe: DepthRecipe = recipe_of(config, **{**TESTED, **named, **overrides})
-    opened = open_depth(
-        recipe.data, units_per_metre=recipe.units_per_metre,
-        bad_images="refuse" if recipe.bad_images == "refuse" else "skip", limit=recipe.limit,
-    )
+    opened = of_recipe(recipe)
     device = torch.device(chosen_accelerator(recipe))
     methods: dict[str, Method] = {recipe.model: network.to(device).eval(), **BASELINES}
     return measured(methods, opened, recipe.factor, sampling=recipe.sampling, device=device, step=step)
@@ -113,7 +109,7 @@ def measured(
     *,
     sampling: Any = "centre",
     device: torch.device | str = "cpu",
-    step: Callable[[int, int], object] = lambda done, total: None,
+    step: Step = unwatched,
 ) -> Evaluation:
     """Tests methods on the test scenes of a data set.
 

@@ -14,7 +14,6 @@ from leanconv.tasks.depth.images import DepthSet, Scene
 from leanconv.tasks.depth.protocol import Sampling, low_resolution
 
 CROP = 256
-STATISTICS_OF = 100  # scenes, at most
 
 
 class Batch(NamedTuple):
@@ -104,22 +103,3 @@ class Crops(Examples):
         mirrored = self.flip and bool(torch.rand(()) < 0.5)
         image, depth = (full[:, top : top + self.size, left : left + self.size] for full in scene)
         return Scene(image.flip(-1), depth.flip(-1)) if mirrored else Scene(image, depth)
-
-
-def depth_statistics(scenes: DepthSet) -> tuple[float, float]:
-    """Mean and standard deviation of the depth that is known, in the data's unit: of 100 scenes, spread over the set.
-
-    Raises:
-        ValueError: no depth is known.
-    """
-    step = -(-len(scenes) // STATISTICS_OF)
-    count, total, squares = 0, 0.0, 0.0
-    for position in range(0, len(scenes), step):
-        depth = scenes[position].depth.double()
-        count += int((depth > 0).sum())
-        total += float(depth.sum())
-        squares += float(depth.square().sum())
-    if not count:
-        raise ValueError("scenes must have pixels of known depth, got none")
-    mean = total / count
-    return mean, max(squares / count - mean**2, 0) ** 0.5 or 1.0

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.utils.data import Dataset
+
+STATISTICS_OF = 100  # scenes, at most
 
 
 class Scene(NamedTuple):
@@ -52,6 +55,21 @@ class DepthSet(Dataset, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthInfo:
+    """What a network must know of the depth maps that it is made for.
+
+    Attributes:
+        unit: of the depth.
+        depth_mean: of the training scenes, in that unit.
+        depth_std: their standard deviation.
+    """
+
+    unit: str
+    depth_mean: float
+    depth_std: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DepthData:
     """A data set, opened.
 
@@ -68,3 +86,28 @@ class DepthData:
     unit: str
     description: str
     unreadable: tuple[tuple[Path, str], ...] = ()
+
+    @cached_property
+    def info(self) -> DepthInfo:
+        """What a checkpoint keeps of it."""
+        mean, std = depth_statistics(self.train)
+        return DepthInfo(unit=self.unit, depth_mean=mean, depth_std=std)
+
+
+def depth_statistics(scenes: DepthSet) -> tuple[float, float]:
+    """Mean and standard deviation of the depth that is known, in the data's unit: of 100 scenes, spread over the set.
+
+    Raises:
+        ValueError: no depth is known.
+    """
+    step = -(-len(scenes) // STATISTICS_OF)
+    count, total, squares = 0, 0.0, 0.0
+    for position in range(0, len(scenes), step):
+        depth = scenes[position].depth.double()
+        count += int((depth > 0).sum())
+        total += float(depth.sum())
+        squares += float(depth.square().sum())
+    if not count:
+        raise ValueError("scenes must have pixels of known depth, got none")
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0) ** 0.5 or 1.0

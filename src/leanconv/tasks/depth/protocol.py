@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leanconv.errors import unknown
+from leanconv.tasks.depth_recipe import SAMPLINGS
 
 Sampling = Literal["centre", "bicubic"]
-SAMPLINGS = ("centre", "bicubic")
 BORDER = 6  # pixels at each side that aren't counted, as in PAC-Net's figures
 
 

@@ -8,6 +8,7 @@ from leanconv.errors import unknown
 from leanconv.tasks.depth.folder import depth_folder
 from leanconv.tasks.depth.images import DepthData
 from leanconv.tasks.depth.nyu import nyu
+from leanconv.tasks.depth_recipe import DepthRecipe
 
 SOURCES = ("depth", "nyu")
 
@@ -35,3 +36,13 @@ def open_depth(
             raise ValueError(f"units_per_metre must be None for nyu, whose depth is in metres, got {units_per_metre}")
         return nyu(path, limit=limit)
     raise unknown("source of depth", kind, SOURCES)
+
+
+def of_recipe(recipe: DepthRecipe, *, progress: bool = True) -> DepthData:
+    """Opens the images with depth maps that a recipe names; see `open_depth`. They are few: no bar is needed."""
+    return open_depth(
+        recipe.data,
+        units_per_metre=recipe.units_per_metre,
+        bad_images="refuse" if recipe.bad_images == "refuse" else "skip",
+        limit=recipe.limit,
+    )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from leanconv.models.ddf_up_net import DDFUpNet
 from leanconv.models.pac_net import PACNet
+from leanconv.modes import evaluating
 from leanconv.tasks.depth.evaluation import evaluate
-from leanconv.tasks.depth.examples import Batch, Crops, WholeImages, depth_statistics
-from leanconv.tasks.depth.images import DepthData
+from leanconv.tasks.depth.examples import Batch, Crops, WholeImages
+from leanconv.tasks.depth.images import DepthInfo
 from leanconv.tasks.depth.methods import Upsampler
 from leanconv.tasks.depth.protocol import mean_square
 from leanconv.tasks.depth.scores import DepthRMSE
-from leanconv.tasks.depth.sources import open_depth
+from leanconv.tasks.depth.sources import of_recipe
 from leanconv.tasks.depth_recipe import DepthRecipe
 from leanconv.tasks.feeding import Feed
 from leanconv.tasks.learner import Learner
@@ -55,38 +54,6 @@ class DepthUpsampling(Learner):
         self.score.reset()
 
 
-@dataclass(frozen=True, kw_only=True)
-class DepthInfo:
-    """What a network must know of the depth maps that it is made for.
-
-    Attributes:
-        unit: of the depth.
-        depth_mean: of the training scenes, in that unit.
-        depth_std: their standard deviation.
-    """
-
-    unit: str
-    depth_mean: float
-    depth_std: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class InformedData(DepthData):
-    """A data set, with what a network must know of it."""
-
-    info: DepthInfo
-
-
-def open_data(recipe: DepthRecipe, *, progress: bool = True) -> InformedData:
-    """The scenes that a recipe names."""
-    data = open_depth(
-        recipe.data, units_per_metre=recipe.units_per_metre,
-        bad_images="refuse" if recipe.bad_images == "refuse" else "skip", limit=recipe.limit,
-    )
-    mean, std = depth_statistics(data.train)
-    return InformedData(**vars(data), info=DepthInfo(unit=data.unit, depth_mean=mean, depth_std=std))
-
-
 def build_network(recipe: DepthRecipe, info: DepthInfo) -> nn.Module:
     """Builds a recipe's network, with the weights that it starts from.
 
@@ -106,16 +73,14 @@ def build_network(recipe: DepthRecipe, info: DepthInfo) -> nn.Module:
 
 def check_runs(network: nn.Module, recipe: DepthRecipe, info: DepthInfo) -> None:
     """Runs a network on one blank scene."""
-    side = recipe.crop
-    with seeded(0), torch.no_grad():
-        low = side // recipe.factor
-        network.eval()(torch.zeros(1, 1, low, low), torch.zeros(1, 3, side, side))
-    network.train()
+    side, low = recipe.crop, recipe.crop // recipe.factor
+    with seeded(0), torch.no_grad(), evaluating(network):
+        network(torch.zeros(1, 1, low, low), torch.zeros(1, 3, side, side))
 
 
 TASK = Task(
     info=DepthInfo,
-    open_data=open_data,
+    open_data=of_recipe,
     build_network=build_network,
     check_runs=check_runs,
     feed=lambda data, recipe: Feed(

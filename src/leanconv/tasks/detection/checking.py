@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -13,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanconv.files import write
+from leanconv.files import write_csv
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 from leanconv.tasks.data.screening import reason_against
 from leanconv.tasks.detection.data import size_problem
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Scene
-from leanconv.tasks.detection.source import Step
 from leanconv.tasks.detection.sources import read_source
 
 if TYPE_CHECKING:
@@ -69,10 +67,8 @@ class Check:
         Raises:
             OSError: it can't be written.
         """
-        text = io.StringIO()
         rows = [(problem.kind.title, problem.file, problem.detail) for problem in self.problems]
-        csv.writer(text).writerows([("problem", "file", "detail"), *rows])
-        write(path, text.getvalue())
+        write_csv(path, ("problem", "file", "detail"), rows)
 
     def __rich__(self) -> RenderableType:
         return self.table().__rich__() if self.problems else f"{self.title}\nnothing is wrong"
@@ -81,7 +77,7 @@ class Check:
         return str(self.table()) if self.problems else f"{self.title}\nnothing is wrong"
 
 
-def check(source: str, *, step: Step = lambda done, total: None) -> Check:
+def check(source: str, *, step: Step = unwatched) -> Check:
     """Reads all annotations of a source, decodes all its images and masks, and lists what is wrong.
 
     Args:

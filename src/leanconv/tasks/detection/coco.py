@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from leanconv.steps import Step
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Instance, Scene, scene
-from leanconv.tasks.detection.source import Source, Step, masked, size_of
+from leanconv.tasks.detection.source import Source, masked, size_of
 
 TEST_PARTS = ("val", "valid", "test")
 LAYOUT = "train with instances_train.json beside it, or train2017 with annotations/instances_train2017.json"

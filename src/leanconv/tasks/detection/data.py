@@ -22,6 +22,7 @@ from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Scene
 from leanconv.tasks.detection.source import Source, size_of
 from leanconv.tasks.detection.sources import read_source
+from leanconv.tasks.detection_recipe import DetectionRecipe
 
 TEST_SHARE = 0.2  # where a source doesn't say what to test on
 
@@ -213,6 +214,18 @@ def open_detection(
         description=described(found, train, test, problems),
         unreadable=tuple(sorted(bad.items())),
         problems=tuple(problems),
+    )
+
+
+def of_recipe(recipe: DetectionRecipe, *, progress: bool = True) -> DetectionData:
+    """Opens the annotated images that a recipe names; see `open_detection`."""
+    return open_detection(
+        recipe.data,
+        empty=recipe.empty,
+        bad_images=recipe.bad_images,
+        masks=recipe.masks,
+        limit=recipe.limit,
+        progress=progress,
     )
 
 

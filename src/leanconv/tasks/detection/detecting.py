@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from leanconv.models.detection import detector, feature_network
 from leanconv.models.weights import put
+from leanconv.modes import evaluating
 from leanconv.surgery import fuse
-from leanconv.tasks.detection.data import DetectionData, DetectionInfo, open_detection
+from leanconv.tasks.detection.data import DetectionInfo, of_recipe
 from leanconv.tasks.detection.evaluation import evaluate
 from leanconv.tasks.detection.learning import Detection, Pictures
 from leanconv.tasks.detection_recipe import DetectionRecipe
@@ -21,18 +22,6 @@ from leanconv.tasks.seeding import seeded
 from leanconv.tasks.task import Task
 
 SIDE = 224  # of the image that an operator's layers are found with
-
-
-def open_data(recipe: DetectionRecipe, *, progress: bool = True) -> DetectionData:
-    """The annotated images that a recipe names."""
-    return open_detection(
-        recipe.data,
-        empty=recipe.empty,
-        bad_images=recipe.bad_images,
-        masks=recipe.masks,
-        limit=recipe.limit,
-        progress=progress,
-    )
 
 
 def build_network(recipe: DetectionRecipe, info: DetectionInfo) -> nn.Module:
@@ -78,12 +67,10 @@ def check_runs(network: nn.Module, recipe: DetectionRecipe, info: DetectionInfo)
     """
     side = recipe.short_sides[-1]
     try:
-        with seeded(0), torch.no_grad():
-            network.eval()([torch.zeros(3, side, side)])
+        with seeded(0), torch.no_grad(), evaluating(network):
+            network([torch.zeros(3, side, side)])
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"backbone {recipe.backbone!r} can't run on images of 3×{side}×{side}: {error}") from error
-    finally:
-        network.train()
 
 
 def fused(network: nn.Module, example: Tensor, *, tied: str = "auto") -> nn.Module:
@@ -95,7 +82,7 @@ def fused(network: nn.Module, example: Tensor, *, tied: str = "auto") -> nn.Modu
 
 TASK = Task(
     info=DetectionInfo,
-    open_data=open_data,
+    open_data=of_recipe,
     build_network=build_network,
     check_runs=check_runs,
     feed=lambda data, recipe: Feed(

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 from leanconv.tasks.data import loader
 from leanconv.tasks.data.loading import Draws
-from leanconv.tasks.detection.data import DetectionInfo, DetectionSet, open_detection
+from leanconv.tasks.detection.data import DetectionInfo, DetectionSet, of_recipe
 from leanconv.tasks.detection.learning import Pictures, finder
 from leanconv.tasks.detection.scores import CocoScores
 from leanconv.tasks.detection_recipe import DetectionRecipe
 from leanconv.tasks.devices import chosen_accelerator
+from leanconv.tasks.training_recipe import TESTED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# A test is one process, whatever the training was.
-TESTED: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "augment": False, "weights": None,
-                          "pretrained": False}  # fmt: skip
 NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
 
 
@@ -82,7 +81,7 @@ def evaluate(
     data: str | None,
     *,
     progress: bool = True,
-    step: Callable[[int, int], object] = lambda done, total: None,
+    step: Step = unwatched,
     **overrides: Any,
 ) -> Evaluation:
     """Tests the detector of a checkpoint.
@@ -104,9 +103,7 @@ def evaluate(
     named = {} if data is None else {"data": data}
     recipe: DetectionRecipe = recipe_of(config, **{**TESTED, **named, **overrides})
     info: DetectionInfo = info_of(config)
-    opened = open_detection(
-        recipe.data, bad_images=recipe.bad_images, masks=recipe.masks, limit=recipe.limit, progress=progress
-    )
+    opened = of_recipe(recipe, progress=progress)
     if opened.categories != info.categories:
         wanted, came = (f"{len(each)} ({', '.join(each[:3])}, ...)" for each in (info.categories, opened.categories))
         raise ValueError(f"categories of the data must be the detector's {wanted}, got {came}")
@@ -126,7 +123,7 @@ def detections(
     network: nn.Module,
     images: DetectionSet,
     recipe: DetectionRecipe,
-    step: Callable[[int, int], object] = lambda done, total: None,
+    step: Step = unwatched,
 ) -> CocoScores:
     """What a detector finds in images."""
     device = torch.device(chosen_accelerator(recipe))

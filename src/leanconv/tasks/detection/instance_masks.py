@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from leanconv.steps import Step
 from leanconv.tasks.data.pictures import SUFFIXES
 from leanconv.tasks.detection import rle
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Instance, Scene, scene
-from leanconv.tasks.detection.source import Source, Step, masked, size_of
+from leanconv.tasks.detection.source import Source, masked, size_of
 
 FOLDERS = (("PNGImages", "PedMasks"), ("images", "masks"), ("images", "labels"))
 

@@ -80,7 +80,9 @@ class Detection(Learner):
         self.scores.update(finder(self.network, self.recipe)(images), [target["image_id"] for target in targets])
 
     def on_validation_epoch_end(self) -> None:
-        self.tested = {name: 0.0 if math.isnan(value) else value for name, value in self.scores.compute().items()}
+        found = self.scores.compute()
+        self.tested = {name: None if math.isnan(value) else value for name, value in found.items()}
+        self.tested["ap"] = found["ap"] if math.isfinite(found["ap"]) else 0.0  # of images without objects
         self.scores.reset()
 
 

@@ -12,8 +12,6 @@ times in both sums, once for each. Crowd regions don't count.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leanconv.files import write
+from leanconv.files import write_csv
+from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 from leanconv.tasks.detection import rle
 from leanconv.tasks.detection.data import DetectionSet
 from leanconv.tasks.detection.scenes import Scene
 from leanconv.tasks.detection.scores import CocoScores
-from leanconv.tasks.detection.source import Step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -175,15 +173,12 @@ class OcclusionStudy:
             OSError: it can't be written.
         """
         names = list(self.bins[0].scores[self.models[0]])
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["model", "from", "below", "images", "instances", *names])
-        for model in self.models:
-            for group in self.groups:
-                high = "" if group.high is None else group.high
-                values = [group.scores[model].get(name, float("nan")) for name in names]
-                writer.writerow([model, group.low, high, group.images, group.instances, *values])
-        write(path, text.getvalue())
+        rows = [
+            [model, group.low, group.high, group.images, group.instances,
+             *(group.scores[model].get(name, float("nan")) for name in names)]
+            for model in self.models for group in self.groups
+        ]  # fmt: skip
+        write_csv(path, ["model", "from", "below", "images", "instances", *names], rows)
 
     def __rich__(self) -> RenderableType:
         return self.table().__rich__()
@@ -201,7 +196,7 @@ def study_occlusion(
     source: str = "",
     shapes: str = "boxes",
     edges: Sequence[float] = EDGES,
-    step: Step = lambda done, total: None,
+    step: Step = unwatched,
 ) -> OcclusionStudy:
     """Scores what models found by how much the instances of an image overlap.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,6 @@ from PIL import Image
 
 from leanconv.tasks.detection.problems import Problem
 from leanconv.tasks.detection.scenes import Scene
-
-Step = Callable[[int, int], object]  # is told how much is done of how much
 
 
 @dataclass(frozen=True)

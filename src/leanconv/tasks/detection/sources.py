@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from leanconv.errors import unknown
+from leanconv.steps import Step, unwatched
 from leanconv.tasks.detection.coco import coco
 from leanconv.tasks.detection.instance_masks import instance_masks
-from leanconv.tasks.detection.source import Source, Step
+from leanconv.tasks.detection.source import Source
 from leanconv.tasks.detection.voc import voc
 
 KINDS = ("coco", "masks", "penn-fudan", "voc")
 
 
-def read_source(source: str, *, masks: bool | None = None, step: Step = lambda done, total: None) -> Source:
+def read_source(source: str, *, masks: bool | None = None, step: Step = unwatched) -> Source:
     """Reads the annotations of a source, and of the images no more than whether they are there.
 
     Args:

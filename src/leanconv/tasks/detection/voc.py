@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from leanconv.steps import Step
 from leanconv.tasks.detection import rle
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Instance, Scene, scene
-from leanconv.tasks.detection.source import Source, Step, masked, size_of
+from leanconv.tasks.detection.source import Source, masked, size_of
 
 
 class Listed(NamedTuple):
