@@ -22,6 +22,7 @@ class DetectionRecipe(TrainingRecipe):
     Attributes:
         backbone: Network that makes its features: the name of a timm network, leanconv's own among them.
         upsample: How its feature pyramid enlarges: nearest, bilinear, pixel-shuffle, spatial-ddf or ddf-up.
+        channels: Of the feature pyramid, and so of everything that reads it.
         norms: What the backbone's norms do: frozen at their statistics, batch, or sync over all processes.
         trainable_stages: Stages of the backbone that learn, counted from its end; with all 4 the stem does too.
         short_sides: Pixels of an image's shorter side, one of them drawn for each training image, the last for tests.
@@ -29,6 +30,8 @@ class DetectionRecipe(TrainingRecipe):
         flip_test: Whether each test image is seen mirrored too.
         empty: What to do about training images without an object: keep them as negatives, or drop them.
         anchor_size: Side of the smallest anchors in pixels of the resized image.
+        regions: Of each training image, how many proposals the heads that classify and refine them learn from, at most;
+            RetinaNet has none.
 
     Raises:
         ValueError: a value has the wrong type or breaks a rule; the message names key, rule and value.
@@ -53,6 +56,7 @@ class DetectionRecipe(TrainingRecipe):
     channels_last: bool = True
     backbone: str = "resnet50"
     upsample: str = "nearest"
+    channels: int = 256
     norms: str = "frozen"
     trainable_stages: int = 3
     short_sides: tuple[int, ...] = (800,)
@@ -60,6 +64,7 @@ class DetectionRecipe(TrainingRecipe):
     flip_test: bool = False
     empty: str = "drop"
     anchor_size: int = 32
+    regions: int = 512
 
     def check_own(self) -> None:
         choices = {"model": DETECTORS, "upsample": UPSAMPLINGS, "norms": NORMS, "empty": ("keep", "drop")}
@@ -73,8 +78,9 @@ class DetectionRecipe(TrainingRecipe):
         if self.long_side < max(self.short_sides):
             longest = max(self.short_sides)
             raise ValueError(f"recipe key 'long_side' must be at least short_sides ({longest}), got {self.long_side}")
-        if self.anchor_size < 1:
-            raise ValueError(f"recipe key 'anchor_size' must be at least 1, got {self.anchor_size}")
+        for key in ("channels", "anchor_size", "regions"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"recipe key {key!r} must be at least 1, got {getattr(self, key)}")
 
     @property
     def masks(self) -> bool:

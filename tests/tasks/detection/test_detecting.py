@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,11 +13,16 @@ from torch import nn
 
 from leanconv.cli import main
 from leanconv.models import create
+from leanconv.models.detection.backbone import Norms
+from leanconv.models.detection.detectors import KINDS
+from leanconv.models.detection.feature_pyramid import Upsample
 from leanconv.report import write_evaluation, write_report
 from leanconv.report.detection_page import compared_section
-from leanconv.tasks import Recipe, comparing, evaluate, load_model, save_model, train
+from leanconv.tasks import Recipe, comparing, detection_recipe, evaluate, load_model, save_model, train
 from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
+from leanconv.tasks.detection import open_detection
+from leanconv.tasks.detection.detecting import TASK
 from leanconv.tasks.detection.learning import Pictures, mirrored
 from leanconv.tasks.detection.scores import CocoScores
 from leanconv.tasks.detection_recipe import DetectionRecipe
@@ -97,6 +103,17 @@ def test_a_resumed_training_ends_with_the_same_weights(recipe, finished, tmp_pat
 
 def test_a_test_finds_what_the_training_found(recipe, finished, tmp_path):
     evaluation = evaluate(finished)
+    network, found = load_model(finished / "model.safetensors")[0].eval(), evaluation.found.found
+    assert len(found) == 2
+    for index, (image_id, detections) in enumerate(found.items()):
+        image, target = evaluation.images[index]
+        assert target["image_id"] == image_id
+        with torch.no_grad():
+            (expected,) = network([image / 255])
+        assert len(detections.scores) == len(expected["scores"]) > 0
+        left_top, right_bottom = expected["boxes"][:, :2], expected["boxes"][:, 2:]
+        assert detections.boxes == pytest.approx(torch.cat([left_top, right_bottom - left_top], 1).numpy(), abs=1e-3)
+        assert detections.scores == pytest.approx(expected["scores"].numpy(), abs=1e-5)
     assert evaluation.scores["ap"] == pytest.approx(train(recipe, finished).scores["ap"], abs=1e-6)
     assert set(evaluation.per_category) == {"red", "green"}
     report = write_evaluation(evaluation, tmp_path)
@@ -193,6 +210,20 @@ def test_mirroring_twice_changes_nothing():
     assert torch.equal(again[1]["masks"], target["masks"])
 
 
+def test_a_recipe_knows_what_can_be_built():
+    assert tuple(KINDS) == detection_recipe.DETECTORS
+    assert get_args(Upsample) == detection_recipe.UPSAMPLINGS
+    assert get_args(Norms) == detection_recipe.NORMS
+
+
+def test_the_sizes_of_a_recipe_reach_the_detector(recipe):
+    info = open_detection(recipe.data).info
+    network = TASK.build_network(replace(recipe, channels=16, regions=32), info)
+    assert network.backbone.out_channels == 16
+    assert network.roi_heads.fg_bg_sampler.batch_size_per_image == 32
+    assert TASK.build_network(replace(recipe, channels=16, model="retinanet"), info).backbone.out_channels == 16
+
+
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("model", "yolo", "unknown model in the recipe 'yolo'"),
     ("upsample", "nearst", "did you mean 'nearest'"),
@@ -201,6 +232,8 @@ def test_mirroring_twice_changes_nothing():
     ("short_sides", (), "at least one length from 1"),
     ("long_side", 10, "must be at least short_sides"),
     ("anchor_size", 0, "must be at least 1, got 0"),
+    ("channels", 0, "must be at least 1, got 0"),
+    ("regions", 0, "must be at least 1, got 0"),
     ("data", "", "must be given, in one of the forms coco:PATH"),
     ("data", "digits", "unknown data source"),
     ("clip_norm", -1, "must be at least 0"),

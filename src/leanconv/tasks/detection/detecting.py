@@ -43,6 +43,7 @@ def build_network(recipe: DetectionRecipe, info: DetectionInfo) -> nn.Module:
                          trained=recipe.pretrained or classifier)
     if classifier and config["operator"] != "dense":
         put(body, {name: tensors[name] for name in body.state_dict() if name in tensors}, recipe.weights)
+    options: dict[str, Any] = {} if recipe.model == "retinanet" else {"box_batch_size_per_image": recipe.regions}
     network = detector(
         recipe.model,  # type: ignore[arg-type]
         body,
@@ -50,9 +51,11 @@ def build_network(recipe: DetectionRecipe, info: DetectionInfo) -> nn.Module:
         upsample=recipe.upsample,  # type: ignore[arg-type]
         norms=recipe.norms,  # type: ignore[arg-type]
         trainable_stages=recipe.trainable_stages,
+        channels=recipe.channels,
         min_size=recipe.short_sides,
         max_size=recipe.long_side,
         anchor_size=recipe.anchor_size,
+        **options,
     )
     if config and not classifier:
         load_weights(recipe.weights, network)  # type: ignore[arg-type]
