@@ -22,6 +22,7 @@ class DepthRecipe(TrainingRecipe):
     Attributes:
         factor: How many times the depth maps are enlarged: 4, 8 or 16.
         crop: Height and width in pixels of the parts of images that are trained on, a multiple of the factor.
+        crops: How many of them are taken of each image in an epoch.
         units_per_metre: How many units of the depth maps make a metre; by default what the names of the files say.
         sampling: How the low resolution comes about: centre (a pixel of each cell) or bicubic.
 
@@ -47,6 +48,7 @@ class DepthRecipe(TrainingRecipe):
     warmup_epochs: int = 0
     factor: int = 4
     crop: int = 256
+    crops: int = 1
     units_per_metre: float | None = None
     sampling: str = "centre"
 
@@ -55,6 +57,8 @@ class DepthRecipe(TrainingRecipe):
             raise ValueError(f"recipe key 'factor' must be one of {', '.join(map(str, FACTORS))}, got {self.factor}")
         if self.crop < self.factor or self.crop % self.factor:
             raise ValueError(f"recipe key 'crop' must be a multiple of factor ({self.factor}), got {self.crop}")
+        if self.crops < 1:
+            raise ValueError(f"recipe key 'crops' must be at least 1, got {self.crops}")
         if self.units_per_metre is not None and not 0 < self.units_per_metre < float("inf"):
             raise ValueError(f"recipe key 'units_per_metre' must be above 0, got {self.units_per_metre}")
         if self.sampling not in SAMPLINGS:

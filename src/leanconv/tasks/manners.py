@@ -14,6 +14,7 @@ CHATTER = ("lightning.pytorch", "lightning.fabric")
 NOISE = (
     "The '.*_dataloader' does not have many workers",  # how many is the recipe's choice
     "GPU available but not used",  # so is the device
+    r"Found \d+ module\(s\) in eval mode",  # norms that a detector keeps frozen
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 with torch 2.14
 )
 

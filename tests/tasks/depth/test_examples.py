@@ -84,7 +84,18 @@ def test_crops_are_as_large_as_fits(sizes, factor, size, expected) -> None:
     assert examples.batch(range(len(sizes))).depth.shape == (len(sizes), 1, expected, expected)
 
 
+def test_several_crops_of_each_scene() -> None:
+    examples = Crops(Made((40, 50), (8, 8)), 4, size=8, flip=False, per_scene=3)
+    assert len(examples) == 6
+    small = Made((40, 50), (8, 8))[1].depth
+    assert [torch.equal(examples[index].depth[0], small) for index in range(6)] == [False, True] * 3
+    torch.manual_seed(0)
+    assert not torch.equal(examples[0].depth, examples[2].depth)
+
+
 def test_refused() -> None:
+    with pytest.raises(ValueError, match="per_scene must be a whole number of at least 1, got 0"):
+        Crops(Made((40, 40)), 4, per_scene=0)
     with pytest.raises(ValueError, match=r"sides of at least the factor 16, got \(12, 40\) of made 1"):
         WholeImages(Made((20, 20), (12, 40)), 16)
     with pytest.raises(ValueError, match=r"size must be at least the factor 16, got 8"):

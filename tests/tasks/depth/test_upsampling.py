@@ -17,6 +17,8 @@ from leanconv.tasks.depth.comparing import compare_depth
 from leanconv.tasks.depth.protocol import Sampling
 from leanconv.tasks.depth.upsampling import NETWORKS
 from leanconv.tasks.depth_recipe import DepthRecipe
+from leanconv.tasks.task import load_recipe
+from leanconv.tasks.training_recipe import recipe_names
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,7 @@ def test_networks_are_compared_with_each_other_and_with_methods_that_do_not_lear
 
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("factor", 3, "must be one of 4, 8, 16, got 3"),
+    ("crops", 0, "must be at least 1, got 0"),
     ("crop", 30, r"must be a multiple of factor \(4\), got 30"),
     ("units_per_metre", 0, "must be above 0"),
     ("sampling", "center", "did you mean 'centre'"),
@@ -106,6 +109,16 @@ def test_rules(recipe, key, value, message):
 def test_an_operator_is_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match="takes no operator, got operator 'tied:blocks=2'"):
         train(replace(recipe, operator="tied:blocks=2"), tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).task == "depth"])
+def test_a_recipe_trains(name, scenes, tmp_path):
+    """An epoch on tiny images, in the recipe's own way."""
+    recipe = load_recipe(name, data=scenes, crop=32, crops=1, epochs=1, schedule="constant", decay_epochs=[],
+                         warmup_epochs=0, batch_size=2, workers=0, accelerator="cpu")
+    assert 5 < train(recipe, tmp_path).scores["rmse"] < 300
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 < row["train_loss"] < 10
 
 
 def test_a_recipe_knows_what_there_is():

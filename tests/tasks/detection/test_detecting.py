@@ -26,7 +26,8 @@ from leanconv.tasks.detection.detecting import TASK
 from leanconv.tasks.detection.learning import Pictures, mirrored
 from leanconv.tasks.detection.scores import CocoScores
 from leanconv.tasks.detection_recipe import DetectionRecipe
-from leanconv.tasks.task import task_named
+from leanconv.tasks.task import load_recipe, task_named
+from leanconv.tasks.training_recipe import recipe_names
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,10 @@ def squares(tmp_path_factory):
                 left, top, side = column + int(generator.integers(6)), int(generator.integers(36)), 20
                 category = int(generator.integers(2))
                 pixels[top : top + side, left : left + side, category] = 250
+                right, bottom = left + side, top + side
                 annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 5 + 4 * category,
-                                    "bbox": [left, top, side, side], "area": side**2, "iscrowd": 0})
+                                    "bbox": [left, top, side, side], "area": side**2, "iscrowd": 0,
+                                    "segmentation": [[left, top, right, top, right, bottom, left, bottom]]})
             Image.fromarray(pixels).save(root / part / f"{number}.png")
             images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
         categories = [{"id": 5, "name": "red"}, {"id": 9, "name": "green"}]
@@ -208,6 +211,19 @@ def test_mirroring_twice_changes_nothing():
     assert torch.equal(again[0], image)
     assert torch.equal(again[1]["boxes"], target["boxes"])
     assert torch.equal(again[1]["masks"], target["masks"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).task == "detection"])
+def test_a_recipe_trains(name, squares, tmp_path):
+    """An epoch on tiny images, in the recipe's own way."""
+    small = {"short_sides": [64], "long_side": 64, "anchor_size": 8, "channels": 16, "regions": 16}
+    recipe = load_recipe(name, data=squares, epochs=1, schedule="constant", decay_epochs=[], warmup_epochs=0,
+                         batch_size=2, workers=0, pretrained=False, accelerator="cpu", **small)
+    result = train(recipe, tmp_path)
+    assert len(result.scores) == (12 if "mask" in name else 6)
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 < row["train_loss"] < 100
 
 
 def test_a_recipe_knows_what_can_be_built():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from leanconv.nn.arguments import require_positive
 from leanconv.tasks.depth.images import DepthSet, Scene
 from leanconv.tasks.depth.protocol import Sampling, low_resolution
 
@@ -56,7 +57,7 @@ class Examples(Dataset, ABC):
             ValueError: they have different sizes.
             UnreadableImage: a file can't be decoded.
         """
-        parts = [self.part(self.scenes[position]) for position in positions]
+        parts = [self.part(self.scenes[position % len(self.scenes)]) for position in positions]
         sizes = sorted({tuple(part.depth.shape[1:]) for part in parts})
         if len(sizes) > 1:
             raise ValueError(f"examples of a batch must have one size, got {sizes}: take one at a time")
@@ -86,16 +87,29 @@ class Crops(Examples):
         scenes, factor, sampling: as in `Examples`.
         size: of the squares; they are smaller where the smallest scene is, and where the factor doesn't divide it.
         flip: whether to mirror them.
+        per_scene: how many are taken of each scene in an epoch.
     """
 
     def __init__(
-        self, scenes: DepthSet, factor: int, *, sampling: Sampling = "centre", size: int = CROP, flip: bool = True
+        self,
+        scenes: DepthSet,
+        factor: int,
+        *,
+        sampling: Sampling = "centre",
+        size: int = CROP,
+        flip: bool = True,
+        per_scene: int = 1,
     ) -> None:
         super().__init__(scenes, factor, sampling=sampling)
         if size < factor:
             raise ValueError(f"size must be at least the factor {factor}, got {size}")
+        require_positive(per_scene=per_scene)
+        self.per_scene = per_scene
         fits = min([size, *(min(sides) for sides in scenes.sizes)])
         self.size, self.flip = fits - fits % factor, flip
+
+    def __len__(self) -> int:
+        return self.per_scene * len(self.scenes)
 
     def part(self, scene: Scene) -> Scene:
         height, width = scene.depth.shape[1:]

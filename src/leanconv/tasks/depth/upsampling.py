@@ -84,7 +84,8 @@ TASK = Task(
     build_network=build_network,
     check_runs=check_runs,
     feed=lambda data, recipe: Feed(
-        Crops(data.train, recipe.factor, sampling=recipe.sampling, size=recipe.crop, flip=recipe.augment),
+        Crops(data.train, recipe.factor, sampling=recipe.sampling, size=recipe.crop, flip=recipe.augment,
+              per_scene=recipe.crops),
         WholeImages(data.test, recipe.factor, sampling=recipe.sampling),
         recipe,
         test_batch_size=recipe.processes,
