@@ -21,6 +21,9 @@ from leanconv.surgery import Plan, fuse
 from leanconv.tasks import Recipe, load_model, save_model
 from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
+from leanconv.tasks.depth_recipe import NETWORKS
+from leanconv.tasks.detection_recipe import DETECTORS
+from leanconv.tasks.task import RECIPES, recipe_class
 from leanconv.tasks.training_recipe import recipe_names
 
 COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eval", "compare", "fuse", "export",
@@ -76,7 +79,21 @@ def test_every_recipe_key_is_an_option_with_its_default(command):
             continue
         [line] = [line for line in lines if line.startswith(f"--{field.name.replace('_', '-')} ")]
         if field.default not in (None, "", ()):
-            assert f"[default: {default_of(field.default)}]" in line
+            assert f"[default: {default_of(field.default)}" in line
+
+
+def test_options_tell_what_is_different_for_other_tasks():
+    lines = {line.split()[0]: line for line in help_lines("train") if line.startswith("--")}
+    assert "[default: 8, detection 12, depth 1500]" in lines["--epochs"]
+    assert "[default: cosine, detection steps, depth steps]" in lines["--schedule"]
+    for kind in map(recipe_class, RECIPES):
+        assert all(form in lines["--data"] for form in kind.sources)
+    assert all(name in lines["--model"] for name in (*DETECTORS, *NETWORKS))
+    assert "RetinaNet has none." in lines["--regions"]  # the end of a text of two lines
+    titles = [line for line in help_lines("train") if line.startswith("╭─ Recipe")]
+    assert {title.strip("╭─╮ ").partition(", ")[2] for title in titles} == {
+        "over that of the file", *(f"over that of the file, for {task}" for task in RECIPES)
+    }
 
 
 def help_lines(command):

@@ -23,6 +23,7 @@ def study():
             group(0, None, 69, 0.45, 0.57), group(0.3, None, 19, 0.4, 0.55), group(0.6, None, 0, nothing, nothing)
         ),
         measures=("ap", "ap75"),
+        unpredicted={},
     )
 
 
@@ -38,6 +39,12 @@ def test_each_panel_shows_the_scores_of_its_groups(study):
     for axes in figure.axes:
         low, high = axes.get_ylim()
         assert high - low >= 10
+
+
+def test_an_odd_number_of_panels_leaves_no_empty_one(study):
+    figure = occlusion_figure(study, panels_of(study)[:3], ink="black")
+    figure.draw_without_rendering()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [panel.title for panel in panels_of(study)[:3]]
 
 
 def test_few_images_are_hollow_marks(study):

@@ -11,9 +11,10 @@ from leanconv.files import make_folder
 def check(source: str, /, *, out: Path = Path("runs/check")) -> None:
     """Looks for what is wrong with annotated images, before a training stumbles over it.
 
-    Lists missing and broken files, annotations without image, unknown categories, empty boxes and boxes outside the
-    image, masks that don't fit, and what is there twice. Ends with 0 if nothing is wrong, with 1 if something is, and
-    with 2 if the source can't be read at all. Images without annotations are listed but no mistake.
+    Lists missing and broken files, images that their metadata turn, annotations without image, unknown categories,
+    empty boxes and boxes outside the image, masks that don't fit, and what is there twice. Ends with 0 if nothing is
+    wrong, with 1 if something is, and with 2 if the source can't be read at all. Images without annotations are listed
+    but no mistake.
 
     For example:
 

@@ -115,8 +115,9 @@ def compare(
 
     chosen = read_recipe(recipe, options, task)
     if chosen.task == "depth":
-        if operators:
-            raise ValueError(f"--operators can't be given: networks for depth take none, got {', '.join(operators)}")
+        if operators or "model" in (options or {}):
+            raise ValueError("--operators and --model can't be given for depth: what is compared is its networks, as "
+                             "they are, and methods that need no training")
         compare_for_depth(chosen, seeds, out)
         return
     with resumable():
@@ -140,11 +141,14 @@ def compare_for_depth(recipe: Any, seeds: int, out: Path) -> None:
     """Compares the networks for depth, and methods that need no training."""
     from leanconv.report.depth_page import write_depth_report
     from leanconv.tasks.depth.comparing import compare_depth
+    from leanconv.tasks.manners import is_first_process
 
     with resumable():
         with bar("testing") as step:
             comparison = compare_depth(recipe, range(seeds), out, step=step)
-        report = write_depth_report(comparison.evaluation, comparison.table(), out, command="compare")
+        if not is_first_process():
+            return
+        report = write_depth_report(comparison, out, command="compare")
     show(comparison, f"report: {report}")
 
 

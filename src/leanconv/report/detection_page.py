@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +72,8 @@ def compared_section(comparison: Comparison, folder: Path) -> Section:
         network, config = load_model(run_folder(folder, row.operator, row.trainings[0].seed) / MODEL)
         recipe: DetectionRecipe = recipe_of(config, **TESTED)
         if not found:
-            test = of_recipe(replace(recipe, bad_images="unchecked")).test
-            places = np.linspace(0, len(test) - 1, min(PICTURES, len(test))).round().astype(int)
-            scenes = [test.scenes[place] for place in places]
+            test = of_recipe(recipe).test
+            scenes = [test.scenes[place] for place in spread(len(test))]
             test = DetectionSet(scenes, test.categories, test.category_ids, has_masks=test.has_masks)
         found[row.operator] = detections(network, test, recipe)
     return found_section(found, folder)
@@ -89,9 +87,8 @@ def found_section(found: Mapping[str, CocoScores], folder: Path) -> Section:
         folder: exists.
     """
     images = next(iter(found.values())).images
-    chosen = np.linspace(0, len(images) - 1, min(PICTURES, len(images))).round().astype(int).tolist()
     rows = []
-    for index in chosen:
+    for index in spread(len(images)):
         image, truth = images[index]
         finds = {name: finds_of(scores.found.get(truth["image_id"]), image) for name, scores in found.items()}
         rows.append(Shown(image, truth, finds))
@@ -102,6 +99,15 @@ def found_section(found: Mapping[str, CocoScores], folder: Path) -> Section:
     write(folder / "detections.png", png(figures[0]))
     note = f"Left: the truth. Drawn is what was found with a score of {least:g} or more."
     return Section("Some test images", [svg(figures[1], "truth and finds")], note=note, wide=True)
+
+
+def spread(count: int) -> list[int]:
+    """Which of so many images are shown, spread over them all.
+
+    >>> spread(3), spread(10)
+    ([0, 1, 2], [0, 3, 6, 9])
+    """
+    return np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int).tolist()
 
 
 def finds_of(found: Detections | None, image: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def write_evaluation(evaluation: Any, folder: str | Path) -> Path:
     if isinstance(evaluation, DepthEvaluation):
         from leanconv.report.depth_page import write_depth_report
 
-        return write_depth_report(evaluation, evaluation.table(), folder, command="eval")
+        return write_depth_report(evaluation, folder, command="eval")
     if isinstance(evaluation, DetectionEvaluation):
         from leanconv.report.detection_page import write_detection_report
 

@@ -56,7 +56,9 @@ def occlusion_figure(study: OcclusionStudy, panels: Sequence[Panel] | None = Non
     figure = Figure(figsize=(5.4 * columns, 3.5 * rows), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     looks = looks_of(study.models, study.models[0] if len(study.models) > 1 else None)
     axes_of_panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(axes_of_panels, panels, strict=True):
+    for axes in axes_of_panels[len(panels) :]:
+        axes.remove()
+    for axes, panel in zip(axes_of_panels, panels, strict=False):
         draw(axes, panel, study, looks, ink)
         if len(panels) > 1:
             axes.set_title(panel.title, color=ink, fontsize=10, loc="left")

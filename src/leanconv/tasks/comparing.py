@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import nn
@@ -22,6 +21,7 @@ from leanconv.surgery.swapping import NothingTaken
 from leanconv.tasks.circumstances import command, machine, versions
 from leanconv.tasks.comparison import RESULTS, Comparison, Row, Training
 from leanconv.tasks.devices import chosen_accelerator
+from leanconv.tasks.manners import wait_for_the_first
 from leanconv.tasks.result import Result
 from leanconv.tasks.run_folder import claim, is_finished
 from leanconv.tasks.seeding import seeded
@@ -117,8 +117,7 @@ def compare(
     )
     train_all(recipes, comparison, folder, progress=progress)
     measure(with_trainings(comparison, folder), fused, inference, folder)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the processes that lightning started to train together wait for the first
+    wait_for_the_first()
     return Comparison.load(folder)
 
 

@@ -198,10 +198,12 @@ class Comparison:
             raise ValueError(f"folder must hold a comparison, got {str(folder)!r} without a results.json")
         try:
             stored = json.loads(path.read_text())
+            if stored["recipe"].get("task") == "depth":
+                raise ValueError("it compares networks for depth, not operators")
             rows = [Row.of(row) for row in stored["rows"]]
             return cls(rows, stored["seeds"], stored["recipe"], stored["setting"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} isn't the result of a comparison: {error!r}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} isn't the result of a comparison of operators: {error!r}") from error
 
     def __rich__(self) -> RenderableType:
         return self.table().__rich__()

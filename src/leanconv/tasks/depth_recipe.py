@@ -15,13 +15,16 @@ NETWORKS = ("ddf_up_net", "pac_net")
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRecipe(TrainingRecipe):
-    """How one network learns to enlarge depth maps with the help of a colour image. The operator goes into all of it.
+    """How one network learns to enlarge depth maps with the help of a colour image.
 
     Besides the keys of every `TrainingRecipe`:
 
     Attributes:
+        model: ddf_up_net or pac_net.
+        data: depth:PATH or nyu:FILE.mat.
         factor: How many times the depth maps are enlarged: 4, 8 or 16.
-        crop: Height and width in pixels of the parts of images that are trained on, a multiple of the factor.
+        crop: Height and width in pixels of the parts of images that are trained on, a multiple of the factor
+            that fits into every training image.
         crops: How many of them are taken of each image in an epoch.
         units_per_metre: How many units of the depth maps make a metre; by default what the names of the files say.
         sampling: How the low resolution comes about: centre (a pixel of each cell) or bicubic.
@@ -53,6 +56,10 @@ class DepthRecipe(TrainingRecipe):
     sampling: str = "centre"
 
     def check_own(self) -> None:
+        for key in ("operator", "where", "pretrained"):
+            if (value := getattr(self, key)) != (default := getattr(TrainingRecipe, key)):
+                raise ValueError(f"recipe key {key!r} must be {default!r} for depth, whose networks take no operator "
+                                 f"and have no published weights, got {value!r}")
         if self.factor not in FACTORS:
             raise ValueError(f"recipe key 'factor' must be one of {', '.join(map(str, FACTORS))}, got {self.factor}")
         if self.crop < self.factor or self.crop % self.factor:

@@ -17,6 +17,8 @@ class Recipe(TrainingRecipe):
     Besides the keys of every `TrainingRecipe`:
 
     Attributes:
+        model: Name of a timm network, leanconv's own among them, or "module:callable".
+        data: Source of images: digits, cifar10, cifar100, fashion-mnist, imagefolder:PATH or arrays:FILE.npz.
         data_root: Folder that holds downloaded data sets; by default one in the user's cache.
         image_size: Height and width in pixels that the network sees; by default the source's own.
         mean: Taken off each channel, with pixels in 0..1; by default the source's own, ImageNet's for folders.

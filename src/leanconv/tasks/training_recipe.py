@@ -26,10 +26,10 @@ class TrainingRecipe:
     Each task has its own kind of recipe, with further keys.
 
     Attributes:
-        model: Name of a timm network, leanconv's own among them, or "module:callable".
+        model: Name of what is trained.
         operator: What replaces the convolutions: "dense" for nothing, or a name with settings as "tied:blocks=2".
         where: Pattern for the names of the layers to replace; empty for the operator's published scope.
-        data: Source of images: digits, cifar10, cifar100, fashion-mnist, imagefolder:PATH or arrays:FILE.npz.
+        data: Source of images, in one of the forms of `sources`.
         epochs: Passes over the training images.
         batch_size: Images per step, over all processes together.
         optimizer: Name of a timm optimiser: "sgd" is with Nesterov momentum, "momentum" without.

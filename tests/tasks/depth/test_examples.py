@@ -74,14 +74,19 @@ def test_crops_are_parts_of_image_and_depth_at_one_place() -> None:
     assert {int(Crops(Made((16, 16)), 4, size=16, flip=False)[0].depth[0, 0, 0, 0]) for _ in range(9)} == {1}
 
 
-@pytest.mark.parametrize(
-    ("sizes", "factor", "size", "expected"),
-    [(((40, 50), (30, 90)), 8, 256, 24), (((40, 50), (30, 90)), 4, 22, 20), (((300, 400),), 16, 256, 256)],
-)
-def test_crops_are_as_large_as_fits(sizes, factor, size, expected) -> None:
-    examples = Crops(Made(*sizes), factor, size=size)
-    assert examples.size == expected
-    assert examples.batch(range(len(sizes))).depth.shape == (len(sizes), 1, expected, expected)
+def test_crops_of_scenes_of_several_sizes_are_stacked() -> None:
+    examples = Crops(Made((40, 50), (24, 90)), 8, size=24, flip=False)
+    depth = examples.batch([0, 1]).depth
+    assert depth.shape == (2, 1, 24, 24)
+    steps = [row[9, 8] - row[8, 8] for row in depth[:, 0]]  # from a row to the next: the width of each scene
+    assert steps == [50, 90]
+
+
+def test_a_position_beyond_the_last_is_refused() -> None:
+    for examples in (WholeImages(Made((16, 16), (16, 16)), 4), Crops(Made((16, 16), (16, 16)), 4, size=8)):
+        assert torch.equal(examples.batch([1]).depth > 0, examples.batch([-1]).depth > 0)
+        with pytest.raises(IndexError):
+            examples.batch([99])
 
 
 def test_several_crops_of_each_scene() -> None:
@@ -95,11 +100,15 @@ def test_several_crops_of_each_scene() -> None:
 
 def test_refused() -> None:
     with pytest.raises(ValueError, match="per_scene must be a whole number of at least 1, got 0"):
-        Crops(Made((40, 40)), 4, per_scene=0)
-    with pytest.raises(ValueError, match=r"sides of at least the factor 16, got \(12, 40\) of made 1"):
+        Crops(Made((40, 40)), 4, size=8, per_scene=0)
+    with pytest.raises(ValueError, match=r"sides of more than 12 pixels.* multiple of 16, got 12×40 of made 1"):
         WholeImages(Made((20, 20), (12, 40)), 16)
-    with pytest.raises(ValueError, match=r"size must be at least the factor 16, got 8"):
+    with pytest.raises(ValueError, match=r"multiple of 4, got 40×15 of made 0"):
+        WholeImages(Made((40, 15)), 4)
+    with pytest.raises(ValueError, match=r"size must be a multiple of the factor 16, got 8"):
         Crops(Made((40, 40)), 16, size=8)
+    with pytest.raises(ValueError, match=r"crop must fit into every scene to train on, got 256 for 40×300 of made 1"):
+        Crops(Made((300, 300), (40, 300)), 4, size=256)
 
 
 def test_statistics_are_those_of_known_pixels() -> None:

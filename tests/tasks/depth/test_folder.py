@@ -61,7 +61,7 @@ def test_a_scene_is_what_the_files_hold(scenes) -> None:
 @pytest.mark.parametrize(
     ("name", "scale", "centimetres"),
     [("a_depth_mm", None, 150.0), ("a_depth_cm", None, 1500.0), ("a_depth_m", None, 150000.0), ("a_depth", None, 1500),
-     ("a_depth", 5000.0, 30.0), ("a_depth_mm", 5000.0, 30.0)],
+     ("a_depth", 5000.0, 30.0), ("a_depth_mm", 1000.0, 150.0)],
 )
 def test_units(tmp_path, name, scale, centimetres) -> None:
     save_image(tmp_path / "a_rgb.png")
@@ -69,6 +69,11 @@ def test_units(tmp_path, name, scale, centimetres) -> None:
     found, _ = scenes_in(tmp_path, units_per_metre=scale)
     assert found[0].depth.max().item() == pytest.approx(centimetres)
     assert found.unit == ("levels" if name == "a_depth" and scale is None else "cm")
+
+
+def test_a_scale_that_contradicts_a_name_is_refused(scenes) -> None:
+    with pytest.raises(ValueError, match=r"units_per_metre must be 1000, as the name of .*s0_depth_mm.png says, got 5"):
+        open_depth(f"depth:{scenes}", units_per_metre=5000, bad_images="skip")
 
 
 def test_units_that_only_some_names_say_are_asked_for(scenes) -> None:
@@ -120,15 +125,36 @@ def test_another_size_is_refused_by_name_or_skipped(scenes) -> None:
     assert len(data.train) + len(data.test) == 8
 
 
-def test_damaged_and_coloured_depth_is_named_when_it_is_read(scenes) -> None:
-    whole = (scenes / "s1_depth_mm.png").read_bytes()
-    (scenes / "s1_depth_mm.png").write_bytes(whole[: len(whole) // 2])
+@pytest.fixture
+def damaged(scenes) -> Path:
+    """The scenes, of which 1 has half a depth map, 2 a coloured one, 3 one with a palette, and 4 half an image."""
+    for name in ("s1_depth_mm.png", "s4_rgb.png"):
+        whole = (scenes / name).read_bytes()
+        (scenes / name).write_bytes(whole[: len(whole) // 2])
     save_image(scenes / "s2_depth_mm.png")
-    found, _ = scenes_in(scenes)
-    with pytest.raises(UnreadableImage, match=r"cannot read the depth .*s1_depth_mm.png"):
-        found[1]
-    with pytest.raises(UnreadableImage, match=r"s2_depth_mm.png: it must hold one number .* \(12, 20, 3\)"):
-        found[2]
+    Image.open(scenes / "s2_depth_mm.png").quantize(8).save(scenes / "s3_depth_mm.png")
+    return scenes
+
+
+def test_damaged_and_coloured_depth_is_refused_by_name_or_skipped(damaged) -> None:
+    reasons = [r"cannot read the depth .*s1_depth_mm.png: .*", r"s2_depth_mm.png: it must hold one number .*",
+               r"s3_depth_mm.png: it must hold one number .*", r"cannot read the image .*s4_rgb.png: "]
+    with pytest.raises(ValueError, match=r"got 4 that aren't: " + ".*".join(reasons)):
+        open_depth(f"depth:{damaged}")
+    data = open_depth(f"depth:{damaged}", bad_images="skip")
+    assert sorted(data.train.names + data.test.names) == ["s0", *(f"s{index}" for index in range(5, 10))]
+    assert [path.name for path, _ in data.unreadable] == [f"s{index}_depth_mm.png" for index in range(1, 5)]
+    assert [float(depth.max()) for _, depth in data.test] == pytest.approx(
+        [100 + int(name[1:]) / 10 for name in data.test.names])
+
+
+def test_unchecked_files_are_named_when_they_are_read(damaged) -> None:
+    found, left_out = scenes_in(damaged, bad_images="unchecked")
+    assert (len(found), left_out) == (10, {})
+    coloured = r"_depth_mm.png: .* \(12, 20, 3\)"
+    for position, message in enumerate(("s1_depth", f"s2{coloured}", f"s3{coloured}", "s4_rgb"), start=1):
+        with pytest.raises(UnreadableImage, match=message):
+            found[position]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +166,7 @@ def test_damaged_and_coloured_depth_is_named_when_it_is_read(scenes) -> None:
         ("depth:{}/single", {}, r"must hold at least 2 scenes .*, got 1"),
         ("depth:{}/twice", {}, r"one image and one depth map, got .*a_rgb.jpg and .*a_rgb.png"),
         ("depth:{}/single", {"units_per_metre": 0}, r"units_per_metre must be above 0, got 0"),
-        ("depth:{}/single", {"bad_images": "ignore"}, r"bad_images must be refuse or skip, got 'ignore'"),
+        ("depth:{}/single", {"bad_images": "ignore"}, r"unknown bad_images 'ignore': valid are 'refuse', 'skip'"),
         ("dept:{}/single", {}, r"unknown source of depth 'dept': did you mean 'depth'"),
     ],
 )

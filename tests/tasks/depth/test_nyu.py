@@ -56,6 +56,21 @@ def test_a_limit(labeled) -> None:
     assert (len(data.train), len(data.test)) == (1, 1)
 
 
+def test_a_damaged_file_has_one_kind_of_error(labeled, tmp_path) -> None:
+    """Whatever part of the file is overwritten, it opens and reads, or is refused by its path."""
+    whole, path, complaints = labeled.read_bytes(), tmp_path / "damaged.mat", []
+    for start in range(0, len(whole), 64):
+        path.write_bytes(whole[:start] + bytes(256) + whole[start + 256 :])
+        try:
+            scenes = nyu(path, trained=3).test
+            for index in range(len(scenes)):
+                scenes[index]
+        except ValueError as error:
+            complaints.append(str(error))
+    assert len(complaints) > 5
+    assert all(str(path) in complaint for complaint in complaints)
+
+
 def test_refused(labeled, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"more than the 1000 scenes that are trained on, got 5"):
         open_depth(f"nyu:{labeled}")

@@ -5,17 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 
 @pytest.fixture(scope="session")
 def paint() -> Callable[..., Path]:
-    """Writes a picture of noise."""
+    """Writes a picture of noise, with an EXIF orientation."""
 
-    def make(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Path:
+    def make(path: Path, width: int = 40, height: int = 30, seed: int = 0, orientation: int = 1) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng([seed, *path.name.encode()]).integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
+        metadata = Image.Exif()
+        metadata[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(pixels).save(path, exif=metadata)
         return path
 
     return make

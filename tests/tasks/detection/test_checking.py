@@ -1,6 +1,7 @@
 import csv
 import shutil
 
+from rich.console import Console
 from tasks.detection.conftest import annotation
 
 from leanconv.tasks.detection.checking import check
@@ -14,6 +15,23 @@ def test_a_sound_source_is_fine(coco_folder):
     assert "image without annotations" in str(found)
     (root / "train" / "2.png").unlink()
     assert not check(f"coco:{root}").fine
+
+
+def test_what_is_printed_is_what_a_terminal_shows(coco_folder, capsys):
+    for more in ([], [annotation(category=5)]):
+        found = check(f"coco:{coco_folder([annotation(), *more])}")
+        assert ("nothing is wrong" in str(found)) is not bool(more)
+        console = Console(width=200, color_system=None, markup=False, highlight=False)
+        console.print(found)
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == str(found).splitlines()
+
+
+def test_turned_images_are_told(coco_folder, paint):
+    root = coco_folder([annotation()])
+    paint(root / "train" / "1.png", orientation=3)
+    [row] = check(f"coco:{root}").table().rows
+    assert row[:3] == ["image turned by its metadata", 1, "image left out"]
+    assert row[3].startswith("1.png: EXIF orientation 3: write the file anew without it")
 
 
 def test_everything_wrong_is_listed(coco_folder, tmp_path):

@@ -66,6 +66,56 @@ def test_forms_of_masks(coco_folder, segmentation, rows):
     assert masks.sum() == 60
 
 
+@pytest.mark.parametrize("bad", [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7], ["a"] * 6, 5])
+def test_a_broken_polygon_is_left_out_of_a_mask(coco_folder, bad):
+    good = [0, 0, 2, 0, 2, 30, 0, 30]
+    data = open_detection(f"coco:{coco_folder([annotation((-5, 0, 9, 30), segmentation=[bad, good])])}")
+    assert kinds(data) == [Kind.BEYOND, Kind.BROKEN_POLYGON]
+    masks = data.train[0][1]["masks"]
+    assert masks[0, :, :2].all()
+    assert masks.sum() == 60
+
+
+@pytest.mark.parametrize("area", [{"area": None}, {}])
+def test_areas_that_are_not_told_are_of_the_mask_or_the_box(coco_folder, area):
+    triangle = annotation((0, 0, 20, 20), segmentation=[[0, 0, 20, 0, 0, 20]])
+    stripe = annotation((4, 5, 10, 8), segmentation={"size": [30, 40], "counts": [125, 6, 1069]})
+    each = [{**{key: value for key, value in made.items() if key != "area"}, **area} for made in (triangle, stripe)]
+    root = coco_folder(each)
+    data = open_detection(f"coco:{root}")
+    assert kinds(data) == []
+    areas = data.train.scenes[0].areas.tolist()
+    assert areas == data.train[0][1]["masks"].sum((1, 2)).tolist()
+    assert areas[1] == 6
+    assert 180 <= areas[0] <= 220
+    assert open_detection(f"coco:{root}", masks=False).train.scenes[0].areas.tolist() == [400, 80]
+    torn = {**each[1], "segmentation": {"size": [30, 40], "counts": [600, 601]}}
+    assert kinds(open_detection(f"coco:{coco_folder([each[0], torn])}")) == [Kind.BROKEN_MASK]
+
+
+def test_numbers_of_any_size_are_kept_and_fractions_are_none(coco_folder):
+    large = 2**53 + 1
+    images = [{"id": large, "file_name": "1.png", "width": 40, "height": 30}]
+    data = open_detection(f"coco:{coco_folder([annotation(image_id=large), annotation(image_id=1.5)], images=images)}")
+    assert data.train.image_ids == [large]
+    assert data.train[0][1]["boxes"].tolist() == [[4, 5, 14, 13]]
+    assert kinds(data) == [Kind.BROKEN]
+
+
+def test_errors_name_what_is_wrong_most_often(coco_folder):
+    root = coco_folder([annotation()], [annotation()], [annotation()])
+    for name, content in (("1.png", None), ("2.png", b"none"), ("3.png", b"none")):
+        (root / "train" / name).unlink()
+        if content:
+            (root / "train" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"to train on, got none; most often: unreadable image \(2\), as 2\.png"):
+        open_detection(f"coco:{root}")
+    root = coco_folder([annotation(category=5), annotation(category=6)])
+    pair = f"coco:{root / 'train'},{root / 'instances_train.json'}"
+    with pytest.raises(ValueError, match=r"got no instances; most often: unknown category \(2\), as 1\.png"):
+        open_detection(pair, masks=True)
+
+
 def test_masks_are_left_alone_when_not_wanted(coco_folder):
     root = coco_folder([annotation()])
     data = open_detection(f"coco:{root}", masks=False)
@@ -161,8 +211,39 @@ def test_other_sizes_are_refused_by_name(coco_folder, paint):
     paint(root / "train" / "1.png", 30, 40)
     with pytest.raises(ValueError, match=r"no image of another size, got 1: 1\.png: 30×40, .* say 40×30"):
         open_detection(f"coco:{root}")
-    with pytest.raises(UnreadableImage, match=r"1\.png must be of 40×30 pixels .*, got 30×40"):
+    with pytest.raises(UnreadableImage, match=r"no image of another size, got .*1\.png: 30×40, .* say 40×30"):
         open_detection(f"coco:{root}", bad_images="unchecked").train[0]
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 6])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_images_that_metadata_turn_are_bad_ones(coco_folder, paint, orientation, suffix):
+    entries = [{"id": 10, "file_name": f"1{suffix}", "width": 40, "height": 30}, {"id": 20, "file_name": "2.png"}]
+    root = coco_folder([annotation()], [annotation()], images=entries)
+    paint(root / "train" / f"1{suffix}", orientation=orientation)
+    paint(root / "train" / "2.png", orientation=orientation)
+    if orientation < 2:  # upright, or not told
+        assert open_detection(f"coco:{root}", bad_images="refuse").train.image_ids == [10, 20]
+        return
+    with pytest.raises(ValueError, match=r"images to train on, got none; most often: image turned by its meta.* \(2\)"):
+        open_detection(f"coco:{root}")
+    paint(root / "train" / "2.png")
+    data = open_detection(f"coco:{root}")
+    assert data.train.image_ids == [20]
+    assert kinds(data) == [Kind.TURNED]
+    assert "image turned by its metadata: 1, image left out" in data.description
+    message = rf"no image turned by its metadata, got .*1\{suffix}: EXIF orientation {orientation}: write the file anew"
+    with pytest.raises(ValueError, match=message):
+        open_detection(f"coco:{root}", bad_images="refuse")
+    with pytest.raises(UnreadableImage, match=message):
+        open_detection(f"coco:{root}", bad_images="unchecked").train[0]
+
+
+def test_a_turned_image_is_no_other_size(coco_folder, paint):
+    root = coco_folder([annotation()], [annotation()])
+    paint(root / "train" / "1.png", 30, 40, orientation=6)  # shown upright, it has the size of its annotations
+    data = open_detection(f"coco:{root}")
+    assert (data.train.image_ids, kinds(data)) == ([20], [Kind.TURNED])
 
 
 def test_images_listed_twice(coco_folder):

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from leanconv.cli import main
 from leanconv.models import create
+from leanconv.models.detection import detector
 from leanconv.models.detection.backbone import Norms
 from leanconv.models.detection.detectors import KINDS
 from leanconv.models.detection.feature_pyramid import Upsample
@@ -68,6 +70,10 @@ def finished(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     train(recipe, folder)
     return folder
+
+
+CLASSES = ImageInfo(num_classes=3, in_chans=3, image_size=64, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD,
+                    classes=("a", "b", "c"))  # fmt: skip
 
 
 class Stop(Exception):
@@ -158,11 +164,9 @@ def test_the_operator_goes_into_the_backbone(recipe, finished):
 
 @pytest.mark.parametrize("operator", ["dense", "tied:blocks=2"])
 def test_a_classifier_becomes_the_backbone(recipe, tmp_path, operator):
-    info = ImageInfo(num_classes=7, in_chans=3, image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3,
-                     classes=tuple("abcdefg"))
     learned = Recipe(model="resnet10t", operator=operator, data="imagefolder:nowhere")
-    classifier = task_named("classification").build_network(learned, info)
-    save_model(tmp_path / "a.safetensors", classifier, configuration(learned, info))
+    classifier = task_named("classification").build_network(learned, CLASSES)
+    save_model(tmp_path / "a.safetensors", classifier, configuration(learned, CLASSES))
     categories = task_named("detection").info(categories=("red",), has_masks=False)
     wanted = replace(recipe, operator=operator, weights=tmp_path / "a.safetensors")
     network = task_named("detection").build_network(wanted, categories)
@@ -170,8 +174,8 @@ def test_a_classifier_becomes_the_backbone(recipe, tmp_path, operator):
     for name, tensor in network.backbone.body.state_dict().items():
         assert torch.equal(tensor, theirs[name])
     if operator != "dense":
-        save_model(tmp_path / "a.safetensors", create("resnet10t", num_classes=7), configuration(
-            replace(learned, operator="dense"), info))
+        save_model(tmp_path / "a.safetensors", create("resnet10t", num_classes=3), configuration(
+            replace(learned, operator="dense"), CLASSES))
         swapped = task_named("detection").build_network(wanted, categories).backbone.body
         assert any("conv.weight" in name for name in swapped.state_dict())
 
@@ -217,7 +221,8 @@ def test_mirroring_twice_changes_nothing():
 @pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).task == "detection"])
 def test_a_recipe_trains(name, squares, tmp_path):
     """An epoch on tiny images, in the recipe's own way."""
-    small = {"short_sides": [64], "long_side": 64, "anchor_size": 8, "channels": 16, "regions": 16}
+    small = {"short_sides": [64], "long_side": 64, "anchor_size": 8, "channels": 16, "regions": 16,
+             "norms": "batch", "trainable_stages": 4}
     recipe = load_recipe(name, data=squares, epochs=1, schedule="constant", decay_epochs=[], warmup_epochs=0,
                          batch_size=2, workers=0, pretrained=False, accelerator="cpu", **small)
     result = train(recipe, tmp_path)
@@ -240,6 +245,78 @@ def test_the_sizes_of_a_recipe_reach_the_detector(recipe):
     assert TASK.build_network(replace(recipe, channels=16, model="retinanet"), info).backbone.out_channels == 16
 
 
+def learns(network):
+    """Whether the norms of a backbone, its stem and its last stage learn."""
+    body = network.backbone.body
+    return body.bn1.training, body.conv1[0].weight.requires_grad, body.layer4[0].conv1.weight.requires_grad
+
+
+def test_only_weights_trained_as_they_stand_are_frozen(recipe, tmp_path):
+    info = open_detection(recipe.data).info
+    free = replace(recipe, norms=None, trainable_stages=None)
+    whole, frozen = (True, True, True), (False, False, True)
+    assert learns(TASK.build_network(free, info)) == whole
+    path = tmp_path / "classifier.safetensors"
+    network = create("resnet10t", num_classes=3)
+    save_model(path, network, configuration(Recipe(model="resnet10t"), CLASSES))
+    trained = replace(free, weights=path)
+    assert learns(TASK.build_network(trained, info)) == frozen
+    assert learns(TASK.build_network(replace(trained, operator="tied:blocks=2"), info)) == whole
+    assert learns(TASK.build_network(replace(trained, norms="frozen", operator="tied:blocks=2"), info))[0] is False
+    for wrong in ({"norms": "frozen"}, {"trainable_stages": 3}):
+        network = TASK.build_network(replace(free, **wrong), info)
+        with pytest.raises(ValueError, match="a backbone without weights must learn in whole"):
+            TASK.check_runs(network, replace(free, **wrong), info)
+
+
+@pytest.mark.parametrize("backbone", ["ghostnet_x100", "resnet10t"])
+def test_a_backbone_gives_the_maps_of_its_classifier(recipe, backbone, tmp_path):
+    info, path = open_detection(recipe.data).info, tmp_path / "classifier.safetensors"
+    classifier = create(backbone, num_classes=3).eval()
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    save_model(path, classifier, configuration(Recipe(model=backbone), CLASSES))
+    network = TASK.build_network(replace(recipe, backbone=backbone, weights=path), info).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = classifier.forward_intermediates(images, intermediates_only=True)
+        found = network.backbone.body(images)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    save_model(path, classifier, configuration(Recipe(model=backbone), replace(CLASSES, mean=(0.5, 0.5, 0.5))))
+    with pytest.raises(ValueError, match="weights must be for images normalised by"):
+        TASK.build_network(replace(recipe, backbone=backbone, weights=path), info)
+
+
+def test_a_test_has_its_own_sizes(finished):
+    detector, config = load_model(finished / "model.safetensors")
+    sizes = []
+    detector.backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    task_named("detection").evaluate(detector, config, None, short_sides=(96,), long_side=200, limit=1)
+    assert sizes == [(96, 96)]
+
+
+def test_masks_are_tested_one_image_at_a_time(recipe):
+    feed = TASK.feed(open_detection(recipe.data), replace(recipe, model="mask-rcnn"))
+    assert (feed.test_batch_size, feed.recipe.batch_size) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "faster-rcnn", "cascade-rcnn"])
+def test_boxes_keep_their_precision_under_autocast(kind):
+    torch.manual_seed(0)
+    network = detector(kind, "resnet10t", 2, channels=16, min_size=64, max_size=1400, anchor_size=8, score_thresh=0)
+    network.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        boxes = network([torch.rand(3, 64, 1333)])[0]["boxes"]
+    assert boxes.dtype == torch.float32
+    assert boxes.max() > 512
+    assert (boxes != boxes.bfloat16()).float().mean() > 0.5
+
+
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("model", "yolo", "unknown model in the recipe 'yolo'"),
     ("upsample", "nearst", "did you mean 'nearest'"),
@@ -248,6 +325,7 @@ def test_the_sizes_of_a_recipe_reach_the_detector(recipe):
     ("short_sides", (), "at least one length from 1"),
     ("long_side", 10, "must be at least short_sides"),
     ("anchor_size", 0, "must be at least 1, got 0"),
+    ("detections", 0, "must be at least 1, got 0"),
     ("channels", 0, "must be at least 1, got 0"),
     ("regions", 0, "must be at least 1, got 0"),
     ("data", "", "must be given, in one of the forms coco:PATH"),

@@ -1,5 +1,6 @@
 import csv
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,18 @@ def test_ratios_by_hand(boxes, expected):
 
 def test_fractions_of_pixels_count():
     assert overlap_ratio(torch.tensor([[0, 0, 1, 0.5], [0.25, 0, 1.25, 0.5]])) == pytest.approx(0.75, abs=1e-7)
+
+
+def test_many_boxes_take_no_time_and_gradients_do_no_harm():
+    corners = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) * 500
+    boxes = torch.cat([corners, corners + 20], 1).round().requires_grad_()
+    begin = time.perf_counter()
+    found = overlap_ratio(boxes)
+    assert time.perf_counter() - begin < 5
+    counts = torch.zeros(520, 520)
+    for left, top, right, bottom in boxes.int().tolist():
+        counts[top:bottom, left:right] += 1
+    assert found == pytest.approx((counts[counts >= 2].sum() / counts.sum()).item(), abs=1e-6)
 
 
 SPANS = st.tuples(st.integers(0, 11), st.integers(0, 11)).map(sorted).filter(lambda span: span[0] < span[1])
@@ -127,6 +140,11 @@ def test_scores_by_bins_and_above_thresholds(tmp_path):
     assert len(table) == 8
     assert list(table[5].values())[:5] == ["poor", "0.5", "1", "3", "6"]
     assert float(table[5]["ap75"]) == pytest.approx(34 / 101)
+
+
+def test_images_without_predictions_are_told():
+    notes = study_occlusion({"good": model(), "poor": model(3, 5)}).table().notes
+    assert [note for note in notes if "no prediction" in note] == ["poor: 2 of 6 images have no prediction"]
 
 
 def test_an_empty_bin_has_no_scores():

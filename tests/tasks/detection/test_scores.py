@@ -157,6 +157,40 @@ def test_the_truth_is_found_perfectly_and_crowds_count_neither_way(truth):
     assert math.isnan(per_category["d"]["ap"])
 
 
+def test_so_many_detections_of_an_image_count(tmp_path):
+    corners = [(10.0 * (place % 20), 10.0 * (place // 20)) for place in range(200)]
+    instances = [Instance("", (left, top, left + 8, top + 8), 1) for left, top in corners]
+    images = DetectionSet([scene(1, tmp_path, (HEIGHT, WIDTH), instances, [])], ["a"], [1], has_masks=False)
+    found = [{**images.target(0), "scores": torch.linspace(1, 0.5, 200)}]
+    computed = []
+    for arguments in ({}, {"detections": 100}, {"detections": 200}, {"detections": 5}):
+        scores = CocoScores(images, **arguments)
+        scores.update(found, [1])
+        computed.append(scores.compute()["ap"])
+    assert computed == pytest.approx([51 / 101, 51 / 101, 1, 3 / 101])  # recall 0.5, 0.5, 1, 0.025
+    with pytest.raises(ValueError, match="detections must be at least 1, got 0"):
+        CocoScores(images, detections=0)
+
+
+def test_scores_in_all_and_of_each_category_take_one_evaluation(truth, predictions, monkeypatch):
+    counted = []
+    precision = CocoScores.precision
+    monkeypatch.setattr(CocoScores, "precision", lambda self, *rest: counted.append(rest[1]) or precision(self, *rest))
+    scores = CocoScores(truth, masks=True)
+    scores.update(list(predictions.values()), predictions)
+    whole, each = scores.compute(), scores.per_category()
+    assert counted == ["bbox", "segm"]
+    for name in ("ap", "mask_ap"):
+        assert whole[name] == pytest.approx(np.nanmean([own[name] for own in each.values()]))
+    assert scores.compute(truth.image_ids[:9])["ap"] != whole["ap"]
+    assert scores.compute() == whole
+    scores.update([predictions[12]], [12])
+    assert scores.compute() == whole
+    assert counted == ["bbox", "segm"] * 3
+    scores.reset()
+    assert scores.compute()["ap"] == 0
+
+
 def test_nothing_found_and_nothing_to_find(truth):
     scores = CocoScores(truth, masks=True)
     assert scores.compute()["ap"] == scores.compute()["mask_ap50"] == 0
@@ -183,6 +217,9 @@ def test_result_files(truth, scores, tmp_path):
     assert CocoScores.load(truth, path).compute() == scores.compute()
     results = json.loads(path.read_text())
     assert {entry["category_id"] for entry in results} == {2, 3, 5, 90}
+    assert all(entry.keys() == {"image_id", "category_id", "bbox", "score", "segmentation"} for entry in results)
+    first = scores.found[results[0]["image_id"]]
+    assert (results[0]["bbox"], results[0]["score"]) == (first.boxes[0].tolist(), first.scores[0])
     path.write_text(json.dumps([{key: entry[key] for key in entry if key != "segmentation"} for entry in results]))
     assert CocoScores.load(truth, path).compute() == {name: scores.compute()[name] for name in NAMES}
     path.write_text(json.dumps([{key: entry[key] for key in entry if key != "bbox"} for entry in results]))

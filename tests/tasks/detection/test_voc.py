@@ -79,6 +79,14 @@ def test_masks_are_the_numbers_of_the_objects(voc):
         open_detection(f"voc:{root}", masks=True)
 
 
+def test_areas_are_of_the_masks(voc):
+    root = voc({"train": ["a"], "val": ["a"]}, {"a": [describe()]}, kind="Segmentation")
+    numbers = np.zeros((30, 40), np.uint8)
+    numbers[5:13, 4:9] = 1
+    Image.fromarray(numbers).save(root / "SegmentationObject" / "a.png")
+    assert open_detection(f"voc:{root}", masks=True).train.scenes[0].areas.tolist() == [40]
+
+
 def test_what_cannot_be_used_is_left_out_and_told(voc, paint):
     objects = {
         "a": [
@@ -97,6 +105,8 @@ def test_what_cannot_be_used_is_left_out_and_told(voc, paint):
     assert [problem.kind for problem in data.problems] == [Kind.MISSING, Kind.NO_FILE, Kind.NO_FILE] + 3 * [Kind.BROKEN]
     assert len(data.train) == 1
     assert data.train[0][1]["boxes"].shape == (1, 4)
+    paint(root / "JPEGImages" / "bare.jpg", 30, 40, orientation=6)
+    assert [problem.kind for problem in open_detection(f"voc:{root}").problems][:2] == [Kind.MISSING, Kind.TURNED]
     paint(root / "JPEGImages" / "b.jpg", 30, 40)
     with pytest.raises(ValueError, match=r"no image of another size, got 1: b\.jpg: 30×40, b\.xml says 40×30"):
         open_detection(f"voc:{root}")

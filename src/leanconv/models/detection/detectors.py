@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import nn
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN, _utils
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
@@ -118,17 +118,18 @@ def detector(
         trainable_stages=(3 if pretrained_backbone else len(STRIDES)) if trainable_stages is None else trainable_stages,
     )
     limits = {"score_thresh": score_thresh, "nms_thresh": nms_thresh, "detections_per_img": detections_per_img}
-    settings: dict[str, Any] = {"min_size": sizes, "max_size": max_size} | normalisation(body)
+    settings: dict[str, Any] = {"min_size": sizes, "max_size": max_size}
+    settings |= {f"image_{name}": value for name, value in normalisation(body).items()}
     if dense:
         settings |= limits | {"anchor_generator": octaves(anchor_size)}
-        return RetinaNet(pyramid, num_classes, **settings | options)
+        return in_full_precision(RetinaNet(pyramid, num_classes, **settings | options))
 
     settings |= {f"box_{name}": limit for name, limit in limits.items()}
     settings |= {"rpn_anchor_generator": anchors(anchor_size), "box_roi_pool": region_pool(7, anchor_size)}
     if KINDS[kind] is MaskRCNN:
         settings |= {"mask_roi_pool": region_pool(14, anchor_size)}
     if not cascade:
-        return KINDS[kind](pyramid, num_classes + 1, **settings | options)
+        return in_full_precision(KINDS[kind](pyramid, num_classes + 1, **settings | options))
 
     of_cascade = {name: options.pop(name) for name in OF_CASCADE & options.keys()}
     settings |= {"box_head": nn.Identity(), "box_predictor": nn.Identity()}  # each stage has its own
@@ -136,6 +137,21 @@ def detector(
         settings |= {"mask_predictor": MaskRCNNPredictor(256, 256, num_classes + 1)}
     network: Any = KINDS[kind](pyramid, **settings | options)
     network.roi_heads = cascade_heads(network.roi_heads, channels, num_classes + 1, **of_cascade)
+    return in_full_precision(network)
+
+
+class BoxCoder(_utils.BoxCoder):
+    """torchvision's, which would round boxes to the precision of the regressions: 4 pixels in bfloat16."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        return super().decode_single(rel_codes.float(), boxes.float())
+
+
+def in_full_precision(network: nn.Module) -> nn.Module:
+    """A detector whose boxes are float32, also where autocast runs its layers in fewer bits."""
+    for module in network.modules():
+        if isinstance(coder := getattr(module, "box_coder", None), _utils.BoxCoder):
+            module.box_coder = BoxCoder(coder.weights, coder.bbox_xform_clip)
     return network
 
 
@@ -154,7 +170,7 @@ def refuse_unknown(kind: str, options: Mapping[str, Any]) -> None:
 def normalisation(body: nn.Module) -> dict[str, Sequence[float]]:
     """The mean and the standard deviation that a network wants its images normalised by: ImageNet's by default."""
     known: Any = getattr(body, "pretrained_cfg", None) or {}
-    return {"image_mean": known.get("mean", IMAGENET_DEFAULT_MEAN), "image_std": known.get("std", IMAGENET_DEFAULT_STD)}
+    return {"mean": known.get("mean", IMAGENET_DEFAULT_MEAN), "std": known.get("std", IMAGENET_DEFAULT_STD)}
 
 
 def anchors(smallest: int) -> AnchorGenerator:

@@ -12,9 +12,7 @@ from torch.utils.data import Dataset
 
 from leanconv.nn.arguments import require_positive
 from leanconv.tasks.depth.images import DepthSet, Scene
-from leanconv.tasks.depth.protocol import Sampling, low_resolution
-
-CROP = 256
+from leanconv.tasks.depth.protocol import BORDER, Sampling, low_resolution
 
 
 class Batch(NamedTuple):
@@ -42,9 +40,6 @@ class Examples(Dataset, ABC):
 
     def __init__(self, scenes: DepthSet, factor: int, *, sampling: Sampling = "centre") -> None:
         self.scenes, self.factor, self.sampling = scenes, factor, sampling
-        for name, size in zip(scenes.names, scenes.sizes, strict=True):
-            if min(size) < factor:
-                raise ValueError(f"scenes must have sides of at least the factor {factor}, got {size} of {name}")
 
     @abstractmethod
     def part(self, scene: Scene) -> Scene:
@@ -57,7 +52,7 @@ class Examples(Dataset, ABC):
             ValueError: they have different sizes.
             UnreadableImage: a file can't be decoded.
         """
-        parts = [self.part(self.scenes[position % len(self.scenes)]) for position in positions]
+        parts = [self.part(self.scenes[position]) for position in positions]
         sizes = sorted({tuple(part.depth.shape[1:]) for part in parts})
         if len(sizes) > 1:
             raise ValueError(f"examples of a batch must have one size, got {sizes}: take one at a time")
@@ -73,7 +68,23 @@ class Examples(Dataset, ABC):
 
 
 class WholeImages(Examples):
-    """Whole scenes, to test on; what the factor leaves over is cut off below and at the right."""
+    """Whole scenes, to test on; what the factor leaves over is cut off below and at the right.
+
+    Args:
+        scenes, factor, sampling: as in `Examples`.
+
+    Raises:
+        ValueError: nothing of a scene lies inside the border that `rmse` leaves out.
+    """
+
+    def __init__(self, scenes: DepthSet, factor: int, *, sampling: Sampling = "centre") -> None:
+        super().__init__(scenes, factor, sampling=sampling)
+        for name, size in zip(scenes.names, scenes.sizes, strict=True):
+            if min(side - side % factor for side in size) <= 2 * BORDER:
+                raise ValueError(
+                    f"scenes to test on must have sides of more than {2 * BORDER} pixels, of which {BORDER} at each "
+                    f"end don't count, when cut to a multiple of {factor}, got {size[0]}×{size[1]} of {name}"
+                )
 
     def part(self, scene: Scene) -> Scene:
         height, width = (side - side % self.factor for side in scene.depth.shape[1:])
@@ -85,9 +96,12 @@ class Crops(Examples):
 
     Args:
         scenes, factor, sampling: as in `Examples`.
-        size: of the squares; they are smaller where the smallest scene is, and where the factor doesn't divide it.
+        size: of the squares, a multiple of the factor that fits into every scene.
         flip: whether to mirror them.
         per_scene: how many are taken of each scene in an epoch.
+
+    Raises:
+        ValueError: the factor doesn't divide the size, or a scene is smaller.
     """
 
     def __init__(
@@ -96,20 +110,25 @@ class Crops(Examples):
         factor: int,
         *,
         sampling: Sampling = "centre",
-        size: int = CROP,
+        size: int,
         flip: bool = True,
         per_scene: int = 1,
     ) -> None:
         super().__init__(scenes, factor, sampling=sampling)
-        if size < factor:
-            raise ValueError(f"size must be at least the factor {factor}, got {size}")
-        require_positive(per_scene=per_scene)
-        self.per_scene = per_scene
-        fits = min([size, *(min(sides) for sides in scenes.sizes)])
-        self.size, self.flip = fits - fits % factor, flip
+        require_positive(size=size, per_scene=per_scene)
+        if size % factor:
+            raise ValueError(f"size must be a multiple of the factor {factor}, got {size}")
+        for name, (height, width) in zip(scenes.names, scenes.sizes, strict=True):
+            if min(height, width) < size:
+                raise ValueError(f"crop must fit into every scene to train on, got {size} for {height}×{width} of "
+                                 f"{name}: lower crop, or leave that scene out")
+        self.size, self.flip, self.per_scene = size, flip, per_scene
 
     def __len__(self) -> int:
         return self.per_scene * len(self.scenes)
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        return super().batch([range(len(self))[position] % len(self.scenes) for position in positions])
 
     def part(self, scene: Scene) -> Scene:
         height, width = scene.depth.shape[1:]

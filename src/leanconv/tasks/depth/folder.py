@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from leanconv.errors import unknown
 from leanconv.tasks.data.folder import TEST_FOLDERS
 from leanconv.tasks.data.images import UnreadableImage
 from leanconv.tasks.data.pictures import SUFFIXES
 from leanconv.tasks.data.splitting import limited, stratified_split
 from leanconv.tasks.depth.images import DepthData, DepthSet, Scene
 from leanconv.tasks.depth.maps import DEPTH_SUFFIXES, read_depth, read_guidance, size_of
+from leanconv.tasks.rules import CHOICES
 
 Refused = dict[Path, str]
 DEPTH_NAME = re.compile(r"(.+)_depth(?:_(mm|cm|m))?")
@@ -44,6 +46,14 @@ class Pair:
                                   f"got {depth[0]}×{depth[1]}")
         return image
 
+    def read(self) -> Scene:
+        """What both hold.
+
+        Raises:
+            UnreadableImage: one can't be decoded.
+        """
+        return Scene(read_guidance(self.image), read_depth(self.depth, self.units_per_metre))
+
 
 class FolderScenes(DepthSet):
     """Scenes that are read when they are needed.
@@ -58,8 +68,7 @@ class FolderScenes(DepthSet):
         self.pairs = tuple(pairs)
 
     def read(self, index: int) -> Scene:
-        pair = self.pairs[index]
-        return Scene(read_guidance(pair.image), read_depth(pair.depth, pair.units_per_metre))
+        return self.pairs[index].read()
 
     def subset(self, positions: Iterable[int]) -> FolderScenes:
         """The scenes at these positions."""
@@ -73,11 +82,11 @@ class FolderScenes(DepthSet):
         Raises:
             ValueError: it is known of some only.
         """
-        unknown = [pair.depth for pair in self.pairs if pair.units_per_metre is None]
-        if 0 < len(unknown) < len(self.pairs):
+        silent = [pair.depth for pair in self.pairs if pair.units_per_metre is None]
+        if 0 < len(silent) < len(self.pairs):
             raise ValueError(f"units_per_metre must be given where the names of some depth maps only say their unit, "
-                             f"got None and {len(unknown)} such as {unknown[0]}")
-        return "levels" if unknown else "cm"
+                             f"got None and {len(silent)} such as {silent[0]}")
+        return "levels" if silent else "cm"
 
 
 def depth_folder(
@@ -87,8 +96,7 @@ def depth_folder(
 
     Args:
         root: the folder; `scenes_in` says what lies in it.
-        units_per_metre: how many of the depth's units make a metre; None for what its names say.
-        bad_images: "refuse" scenes whose files aren't images or differ in size, or "skip" them.
+        units_per_metre, bad_images: as in `scenes_in`.
         limit: of the scenes to train on, and to test on; 0 for none.
 
     Raises:
@@ -127,16 +135,18 @@ def scenes_in(
     Args:
         root: the folder.
         units_per_metre: how many of the depth's units make a metre; None for what the name says.
-        bad_images: "refuse" scenes whose files aren't images or differ in size, or "skip" them.
+        bad_images: "refuse" scenes whose files can't be decoded or differ in size, or "skip" them; "unchecked" skips
+            those that the heads of their files tell, and decodes none.
 
     Returns:
         The scenes, and the files that were left out with the reason.
 
     Raises:
-        ValueError: there are no scenes, several files for one, or refused ones; the message names the first five.
+        ValueError: there are no scenes, several files for one, a name that contradicts units_per_metre, or refused
+            scenes, of which the message names the first five.
     """
-    if bad_images not in ("refuse", "skip"):
-        raise ValueError(f"bad_images must be refuse or skip, got {bad_images!r}")
+    if bad_images not in CHOICES["bad_images"]:
+        raise unknown("bad_images", bad_images, CHOICES["bad_images"])
     if units_per_metre is not None and not 0 < units_per_metre < math.inf:
         raise ValueError(f"units_per_metre must be above 0, got {units_per_metre}")
     images, depths = found(root)
@@ -144,13 +154,16 @@ def scenes_in(
     left_out |= {path: "no image has its name" for name, path in depths.items() if name not in images}
     pairs, sizes, bad = [], [], {}
     for name in sorted(images.keys() & depths.keys()):
-        scale = units_per_metre if units_per_metre is not None else named_scale(depths[name])
-        pair = Pair(name, images[name], depths[name], scale)
+        pair = Pair(name, images[name], depths[name], scale_of(depths[name], units_per_metre))
         try:
-            sizes.append(pair.size())
-            pairs.append(pair)
+            size = pair.size()
+            if bad_images != "unchecked":
+                pair.read()
         except UnreadableImage as error:
             bad[pair.depth] = str(error)
+        else:
+            pairs.append(pair)
+            sizes.append(size)
     if bad and bad_images == "refuse":
         more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise ValueError(f"all scenes in {root} must be an image and a depth map of one size, got {len(bad)} that "
@@ -161,10 +174,17 @@ def scenes_in(
     return FolderScenes(pairs, sizes), left_out | bad
 
 
-def named_scale(path: Path) -> float | None:
-    """How many units make a metre by the name of a depth map; None where it doesn't say."""
+def scale_of(path: Path, units_per_metre: float | None) -> float | None:
+    """How many units of a depth map make a metre, as is given or as its name says; None where neither does.
+
+    Raises:
+        ValueError: the two contradict each other.
+    """
     match = DEPTH_NAME.fullmatch(path.stem)
-    return UNITS_PER_METRE.get(match[2]) if match else None
+    named = UNITS_PER_METRE.get(match[2]) if match else None
+    if named and units_per_metre and named != units_per_metre:
+        raise ValueError(f"units_per_metre must be {named:g}, as the name of {path} says, got {units_per_metre:g}")
+    return units_per_metre or named
 
 
 def found(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:

@@ -94,6 +94,23 @@ class DepthData:
         return DepthInfo(unit=self.unit, depth_mean=mean, depth_std=std)
 
 
+def require_unit(learned: str, came: str, data: str) -> None:
+    """Refuses depth in another unit than the one that a network has learned.
+
+    Args:
+        learned: the network's unit.
+        came: the data's.
+        data: its source.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if came != learned:
+        remedy = ("don't give units_per_metre, and let no names say a unit" if learned == "levels" else
+                  "give units_per_metre, or let the names of the depth maps say mm, cm or m")
+        raise ValueError(f"depth must be in {learned}, as the network has learned it, got {came} of {data}: {remedy}")
+
+
 def depth_statistics(scenes: DepthSet) -> tuple[float, float]:
     """Mean and standard deviation of the depth that is known, in the data's unit: of 100 scenes, spread over the set.
 

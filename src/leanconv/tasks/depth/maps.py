@@ -53,7 +53,8 @@ def array(path: Path) -> np.ndarray:
             values = np.load(path)
         else:
             with Image.open(path) as picture:
-                values = np.asarray(picture)
+                # the numbers of a palette aren't depth: they become colours, which are refused below
+                values = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     except Exception as error:  # what damaged files raise is up to the decoder
         raise UnreadableImage(f"cannot read the depth {path}: {str(error) or type(error).__name__}") from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):

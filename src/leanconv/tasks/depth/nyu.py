@@ -41,7 +41,7 @@ class NyuScenes(DepthSet):
         file, position = self.file[1], self.positions[index]
         try:
             image, depth = file["images"][position], file["depths"][position]
-        except OSError as error:
+        except Exception as error:  # what damaged files raise is up to HDF5
             raise UnreadableImage(f"cannot read scene {position} of {self.path}: {error}") from error
         depth = np.where(np.isfinite(depth) & (depth > 0), CM_PER_METRE * depth, 0).astype(np.float32)
         return Scene(torch.from_numpy(image.transpose(0, 2, 1).copy()), torch.from_numpy(depth.T.copy())[None])
@@ -59,10 +59,13 @@ def nyu(path: Path, *, trained: int = TRAINED, limit: int = 0) -> DepthData:
         limit: of the scenes to train on, and to test on; 0 for none.
 
     Raises:
-        ValueError: the file isn't there, isn't HDF5, or doesn't hold more such images than are trained on.
+        ValueError: the file isn't there, isn't HDF5, is damaged, or doesn't hold more such images than are trained on.
     """
     with opened(path) as file:
-        shapes = {name: file[name].shape if name in file else None for name in ("images", "depths")}
+        try:
+            shapes = {name: file[name].shape if name in file else None for name in ("images", "depths")}
+        except Exception as error:  # as in `read`
+            raise ValueError(f"{path} must be a whole HDF5 file, got a damaged one: {error}") from error
     images, depths = shapes["images"], shapes["depths"]
     if images is None or depths is None or len(images) != 4 or depths != (images[0], *images[2:]) or images[1] != 3:
         raise ValueError(f"{path} must hold images (N, 3, W, H) and depths (N, W, H), got {images} and {depths}")

@@ -21,7 +21,7 @@ def open_depth(
     Args:
         source: "depth:FOLDER", as `depth_folder` and `scenes_in` tell, or "nyu:FILE" for nyu_depth_v2_labeled.mat.
         units_per_metre: how many units of a folder's depth make a metre; None for what the names say.
-        bad_images: "refuse" or "skip" scenes of a folder that can't be used.
+        bad_images: "refuse" or "skip" scenes of a folder that can't be used, or leave them "unchecked".
         limit: of the scenes to train on, and to test on; 0 for none.
 
     Raises:
@@ -43,6 +43,6 @@ def of_recipe(recipe: DepthRecipe, *, progress: bool = True) -> DepthData:
     return open_depth(
         recipe.data,
         units_per_metre=recipe.units_per_metre,
-        bad_images="refuse" if recipe.bad_images == "refuse" else "skip",
+        bad_images=recipe.bad_images,
         limit=recipe.limit,
     )

@@ -10,7 +10,7 @@ from leanconv.models.pac_net import PACNet
 from leanconv.modes import evaluating
 from leanconv.tasks.depth.evaluation import evaluate
 from leanconv.tasks.depth.examples import Batch, Crops, WholeImages
-from leanconv.tasks.depth.images import DepthInfo
+from leanconv.tasks.depth.images import DepthInfo, require_unit
 from leanconv.tasks.depth.methods import Upsampler
 from leanconv.tasks.depth.protocol import mean_square
 from leanconv.tasks.depth.scores import DepthRMSE
@@ -55,19 +55,17 @@ class DepthUpsampling(Learner):
 
 
 def build_network(recipe: DepthRecipe, info: DepthInfo) -> nn.Module:
-    """Builds a recipe's network, with the weights that it starts from.
+    """Builds a recipe's network, with the weights that it starts from, and with their mean and deviation of the depth.
 
     Raises:
-        ValueError: the weights don't fit, or the recipe wants an operator or published weights: there are none.
+        ValueError: the weights don't fit, or have learned depth in another unit.
     """
-    from leanconv.tasks.checkpoint import load_weights
+    from leanconv.tasks.checkpoint import info_of, load_weights, read_config
 
-    if recipe.operator != "dense" or recipe.pretrained:
-        came = f"operator {recipe.operator!r}" if recipe.operator != "dense" else "pretrained true"
-        raise ValueError(f"a network for depth has no published weights and takes no operator, got {came}")
     network = Upsampler(NETWORKS[recipe.model](recipe.factor), info.depth_mean, info.depth_std)
     if recipe.weights is not None:
         load_weights(recipe.weights, network)
+        require_unit(info_of(read_config(recipe.weights)).unit, info.unit, recipe.data)
     return network.train()
 
 

@@ -15,7 +15,7 @@ from leanconv.files import write_csv
 from leanconv.steps import Step, unwatched
 from leanconv.table import Table
 from leanconv.tasks.data.screening import reason_against
-from leanconv.tasks.detection.data import size_problem
+from leanconv.tasks.detection.data import head_problem
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Scene
 from leanconv.tasks.detection.sources import read_source
@@ -71,7 +71,7 @@ class Check:
         write_csv(path, ("problem", "file", "detail"), rows)
 
     def __rich__(self) -> RenderableType:
-        return self.table().__rich__() if self.problems else f"{self.title}\nnothing is wrong"
+        return self.table() if self.problems else str(self)
 
     def __str__(self) -> str:
         return str(self.table()) if self.problems else f"{self.title}\nnothing is wrong"
@@ -116,7 +116,7 @@ def examined(scene: Scene) -> tuple[Sequence[Problem], str]:
         return [Problem(Kind.UNREADABLE, scene.path.name, reason)], ""
     problems: list[Problem] = []
     scene.sound(problems)
-    if (wrong := size_problem(scene)) is not None:
+    if (wrong := head_problem(scene)) is not None:
         problems.append(wrong)
     return problems, hashlib.sha256(scene.path.read_bytes()).hexdigest()
 

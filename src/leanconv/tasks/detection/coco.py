@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leanconv.steps import Step
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Instance, Scene, scene
 from leanconv.tasks.detection.source import Source, masked, size_of
@@ -19,7 +18,7 @@ TEST_PARTS = ("val", "valid", "test")
 LAYOUT = "train with instances_train.json beside it, or train2017 with annotations/instances_train2017.json"
 
 
-def coco(place: str, *, masks: bool, step: Step) -> Source:
+def coco(place: str, *, masks: bool) -> Source:
     """Opens `coco:FOLDER` or `coco:IMAGES,FILE.json[,IMAGES,FILE.json]`.
 
     A folder holds train and val (or valid, or test), or train2017 and val2017, and instances_train.json and so on,
@@ -47,7 +46,7 @@ def coco(place: str, *, masks: bool, step: Step) -> Source:
     labels = {number: label for label, number in enumerate(categories, start=1)}
     problems: list[Problem] = []
     scenes = [
-        scenes_of(content, images, file, labels, masks=masks, problems=problems, step=step)
+        scenes_of(content, images, file, labels, masks=masks, problems=problems)
         for content, (images, file) in zip(contents, pairs, strict=True)
     ]
     return Source(
@@ -105,7 +104,7 @@ def categories_of(content: Mapping[str, Any], file: Path) -> dict[int, str]:
 
 def number(value: Any) -> int:
     """A whole number, which some tools write as text."""
-    if isinstance(value, bool) or int(value) != float(value):
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError(f"{value!r} is no whole number")
     return int(value)
 
@@ -118,7 +117,6 @@ def scenes_of(
     *,
     masks: bool,
     problems: list[Problem],
-    step: Step,
 ) -> list[Scene]:
     """The images of a file with their instances, in the file's order."""
     if not folder.is_dir():
@@ -137,14 +135,12 @@ def scenes_of(
             absent.add(image_id)
             continue
         named.add(str(path))
-        if not path.is_file():
-            problems.append(Problem(Kind.MISSING, path.name, f"image {image_id} in {file.name}"))
+        size = (told_size(entry) if path.is_file() else None) or size_of(path)
+        if isinstance(size, Problem):
+            problems.append(size._replace(detail=size.detail or f"image {image_id} in {file.name}"))
             absent.add(image_id)
-        elif size := told_size(entry) or size_of(path):
-            images[image_id] = path, size
         else:
-            problems.append(Problem(Kind.UNREADABLE, path.name, f"image {image_id} in {file.name}"))
-            absent.add(image_id)
+            images[image_id] = path, size
     instances = defaultdict(list)
     unmasked = 0
     for index, annotation in enumerate(content["annotations"]):
@@ -164,11 +160,10 @@ def scenes_of(
             problems.append(Problem(Kind.NO_IMAGE, file.name, f"{name}, image {image_id}"))
     if masks and 0 < unmasked < sum(map(len, instances.values())):
         problems.append(Problem(Kind.NO_MASK, file.name, f"{unmasked} annotations"))
-    scenes = []
-    for image_id, (path, size) in images.items():
-        scenes.append(scene(image_id, path, size, instances.pop(image_id, ()), problems))
-        step(len(scenes), len(images))
-    return scenes
+    return [
+        scene(image_id, path, size, instances.pop(image_id, ()), problems)
+        for image_id, (path, size) in images.items()
+    ]
 
 
 def told_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -180,8 +175,8 @@ def told_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 def instance_of(annotation: Mapping[str, Any], name: str, label: int, *, masks: bool) -> Instance:
     """An annotation of a COCO file, whose box is left, top, width and height."""
     left, top, width, height = map(float, annotation["bbox"])
-    area = float(annotation.get("area", width * height))
-    if not math.isfinite(area):
+    area = None if annotation.get("area") is None else float(annotation["area"])
+    if area is not None and not math.isfinite(area):
         raise ValueError(f"area {area}")
     return Instance(
         name,

@@ -18,7 +18,7 @@ from leanconv.tasks.data.pictures import open_picture
 from leanconv.tasks.data.screening import screen
 from leanconv.tasks.data.splitting import limited
 from leanconv.tasks.detection import rle
-from leanconv.tasks.detection.problems import Kind, Problem
+from leanconv.tasks.detection.problems import Kind, Problem, commonest
 from leanconv.tasks.detection.scenes import Scene
 from leanconv.tasks.detection.source import Source, size_of
 from leanconv.tasks.detection.sources import read_source
@@ -63,15 +63,13 @@ class DetectionSet(Dataset):
         """An image alone, uint8 [3, H, W].
 
         Raises:
-            UnreadableImage: it can't be decoded, or hasn't the size that its annotations tell.
+            UnreadableImage: it can't be decoded, is turned by its metadata, or hasn't the size that its annotations
+                tell.
         """
         scene = self.scenes[index]
         picture = open_picture(scene.path)
-        if (picture.height, picture.width) != (scene.height, scene.width):
-            raise UnreadableImage(
-                f"the image {scene.path} must be of {scene.width}×{scene.height} pixels as its annotations tell, "
-                f"got {picture.width}×{picture.height}"
-            )
+        if (wrong := head_problem(scene)) is not None:
+            raise UnreadableImage(f"there must be no {wrong.kind.title}, got {scene.path}: {wrong.detail}")
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
     def target(self, index: int) -> dict[str, Any]:
@@ -161,8 +159,9 @@ def open_detection(
     """Opens annotated images, to train on and to test on.
 
     What can't be used is left out and told in `problems`: annotations without image, of an unknown category, with a
-    degenerate box or one outside the image. A box across the border is clipped. If a source doesn't say what to test
-    on, a fifth of its images is split off, always the same.
+    degenerate box or one outside the image. A box across the border is clipped. An image that its metadata turn (EXIF
+    orientation) counts as one that can't be read: some tools heed that and others don't, so its annotations may be
+    meant either way. If a source doesn't say what to test on, a fifth of its images is split off, always the same.
 
     Args:
         source: "coco:FOLDER", "coco:IMAGES,FILE.json[,IMAGES,FILE.json]", "voc:FOLDER[,TRAIN,TEST]",
@@ -188,21 +187,25 @@ def open_detection(
     problems = list(found.problems)
     refuse_any(problems, Kind.OTHER_SIZE, Kind.OTHER_MASK_SIZE)
     if bad_images == "refuse":
-        refuse_any(problems, Kind.MISSING, Kind.UNREADABLE, Kind.NO_FILE)
+        refuse_any(problems, Kind.MISSING, Kind.UNREADABLE, Kind.TURNED, Kind.NO_FILE)
     train, test = (chosen(part, limit) for part in parts(found))
     bad: dict[Path, str] = {}
     if bad_images != "unchecked":
         bad = screen([scene.path for scene in (*train, *test)], refuse=bad_images == "refuse", progress=progress)
+        heads = {scene.path: head_problem(scene) for scene in (*train, *test) if scene.path not in bad}
+        wrong = [problem for problem in heads.values() if problem is not None]
+        refuse_any(wrong, Kind.OTHER_SIZE, *([Kind.TURNED] if bad_images == "refuse" else []))
+        problems += wrong
         train, test = (
-            [scene.sound(problems) for scene in part if scene.path not in bad] for part in (train, test)
+            [scene.sound(problems) for scene in part if scene.path in heads and heads[scene.path] is None]
+            for part in (train, test)
         )
-        sizes = [problem for scene in (*train, *test) if (problem := size_problem(scene)) is not None]
-        refuse_any(sizes, Kind.OTHER_SIZE)
     if empty == "drop":
         train = [scene for scene in train if not scene.crowd.all()]
     for name, part in (("train", train), ("test", test)):
         if not part:
-            raise ValueError(f"{source} must hold readable images to {name} on, got none ({len(bad)} unreadable)")
+            most = commonest([*problems, *(Problem(Kind.UNREADABLE, path.name, bad[path]) for path in bad)])
+            raise ValueError(f"{source} must hold readable images to {name} on, got none{most}")
     sets = [
         DetectionSet(part, found.categories, found.category_ids, has_masks=found.has_masks) for part in (train, test)
     ]
@@ -244,10 +247,12 @@ def chosen(scenes: Sequence[Scene], limit: int) -> list[Scene]:
     return [scenes[position] for position in limited(len(scenes), limit).tolist()]
 
 
-def size_problem(scene: Scene) -> Problem | None:
-    """What is wrong with the size of an image, as the head of its file tells it."""
+def head_problem(scene: Scene) -> Problem | None:
+    """What the head of an image's file tells that can't be: that it is turned, or has another size."""
     size = size_of(scene.path)
-    if size is None or size == (scene.height, scene.width):
+    if isinstance(size, Problem):
+        return size
+    if size == (scene.height, scene.width):
         return None
     detail = f"{size[1]}×{size[0]}, its annotations say {scene.width}×{scene.height}"
     return Problem(Kind.OTHER_SIZE, scene.path.name, detail)

@@ -53,10 +53,14 @@ class Evaluation:
         rows = [[kind, *(percent(self.scores[prefix + key]) for key in NAMES)] for kind, prefix in kinds.items()]
         known = {name: each["ap"] for name, each in self.per_category.items() if each["ap"] == each["ap"]}
         best = sorted(known.items(), key=lambda pair: -pair[1])[:5]
+        most = max((int((~scene.crowd).sum()) for scene in self.images.scenes), default=0)
         notes = [
             f"best categories: {', '.join(f'{name} {100 * ap:.1f}' for name, ap in best)}",
             f"{len(self.images)} images in {self.seconds:.1f} s; {self.description}",
         ]
+        if most > self.found.detections:
+            notes.append(f"up to {most} objects in an image, of which at most {self.found.detections} can be found: "
+                         "the recipe's detections")
         return Table(["average precision %", *NAMES.values()], rows, notes=notes)
 
     def __rich__(self) -> RenderableType:
@@ -127,9 +131,12 @@ def detections(
 ) -> CocoScores:
     """What a detector finds in images."""
     device = torch.device(chosen_accelerator(recipe))
-    network = finder(network.to(device).eval(), recipe)
-    found = CocoScores(images, masks=recipe.masks)
-    draws = Draws(len(images), recipe.batch_size, training=False)
+    layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+    detector: Any = network.to(device).to(memory_format=layout).eval()
+    detector.transform.min_size, detector.transform.max_size = recipe.short_sides, recipe.long_side
+    network = finder(detector, recipe)
+    found = CocoScores(images, masks=recipe.masks, detections=recipe.detections)
+    draws = Draws(len(images), 1 if recipe.masks else recipe.batch_size, training=False)
     done = 0
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         for pictures, targets in loader(Pictures(images, flip=False), draws, workers=recipe.workers):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from leanconv.steps import Step
 from leanconv.tasks.data.pictures import SUFFIXES
 from leanconv.tasks.detection import rle
 from leanconv.tasks.detection.problems import Kind, Problem
@@ -19,7 +18,7 @@ from leanconv.tasks.detection.source import Source, masked, size_of
 FOLDERS = (("PNGImages", "PedMasks"), ("images", "masks"), ("images", "labels"))
 
 
-def instance_masks(place: str, category: str, *, masks: bool, step: Step) -> Source:
+def instance_masks(place: str, category: str, *, masks: bool) -> Source:
     """Opens a folder of images and one of masks: PNGImages and PedMasks, or images and masks, or images and labels.
 
     The mask of an image has its name, perhaps with _mask behind: 0 is background, 1 to n (8 or 16 bits) are instances.
@@ -30,7 +29,6 @@ def instance_masks(place: str, category: str, *, masks: bool, step: Step) -> Sou
         place: the folder, after the colon.
         category: the name of the only one.
         masks: whether masks are wanted; else just the boxes around them.
-        step: is told how much is done of how much.
 
     Raises:
         ValueError: there are no such folders, or no images.
@@ -55,7 +53,6 @@ def instance_masks(place: str, category: str, *, masks: bool, step: Step) -> Sou
     for image_id, path in enumerate(paths, start=1):
         if (made := scene_of(image_id, path, files.get(path.stem), problems, masks=masks)) is not None:
             parts[splits.get(path.stem, "train") != "train"].append(made)
-        step(image_id, len(paths))
     return Source(
         name=root.name,
         categories=(category,),
@@ -80,8 +77,8 @@ def splits_in(file: Path) -> Mapping[str, str]:
 def scene_of(image_id: int, path: Path, file: Path | None, problems: list[Problem], *, masks: bool) -> Scene | None:
     """An image with the instances in its mask; None if one of the two can't be used."""
     size = size_of(path)
-    if size is None:
-        problems.append(Problem(Kind.UNREADABLE, path.name))
+    if isinstance(size, Problem):
+        problems.append(size)
         return None
     if file is None:
         problems.append(Problem(Kind.NO_FILE, path.name))

@@ -67,7 +67,7 @@ class Detection(Learner):
 
     def __init__(self, network: nn.Module, recipe: DetectionRecipe, *, test: DetectionSet, steps: int) -> None:
         super().__init__(network, recipe, steps=steps)
-        self.scores = CocoScores(test, masks=recipe.masks)
+        self.scores = CocoScores(test, masks=recipe.masks, detections=recipe.detections)
 
     def training_step(self, batch: tuple[list[Tensor], list[Target]]) -> Tensor:
         images, targets = batch
@@ -88,4 +88,4 @@ class Detection(Learner):
 
 def finder(network: nn.Module, recipe: DetectionRecipe) -> nn.Module:
     """The detector as it is tested: on mirrored images too, if a recipe wants that."""
-    return FlipTest(network) if recipe.flip_test else network
+    return FlipTest(network, detections_per_img=recipe.detections) if recipe.flip_test else network

@@ -55,9 +55,9 @@ def overlap_ratio(instances: Tensor) -> float:
     0.5
     """
     if instances.ndim == 2 and instances.shape[1] == 4:
-        return ratio(*coverage(instances.double().numpy()))
+        return ratio(*coverage(instances.detach().cpu().double().numpy()))
     if instances.ndim == 3:
-        return ratio((instances != 0).sum(0, dtype=torch.int64).numpy(), 1.0)
+        return ratio((instances != 0).sum(0, dtype=torch.int64).cpu().numpy(), 1.0)
     raise ValueError(f"instances must be boxes [n, 4] or masks [n, H, W], got shape {list(instances.shape)}")
 
 
@@ -73,7 +73,8 @@ def coverage(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     columns, rows = (np.unique(boxes[:, axis::2]) for axis in (0, 1))
     across = (boxes[:, :1] <= columns[:-1]) & (columns[1:] <= boxes[:, 2:3])
     down = (boxes[:, 1:2] <= rows[:-1]) & (rows[1:] <= boxes[:, 3:])
-    return down.T.astype(np.int64) @ across.astype(np.int64), np.outer(np.diff(rows), np.diff(columns))
+    counts = down.T.astype(np.float64) @ across.astype(np.float64)  # exact, and unlike that of integers by BLAS
+    return counts, np.outer(np.diff(rows), np.diff(columns))
 
 
 def ratio_of(scene: Scene, shapes: str) -> float:
@@ -129,6 +130,7 @@ class OcclusionStudy:
         bins: images by their ratio.
         thresholds: images from a ratio up; the first is of all images.
         measures: which scores there are for all models: "ap", "ap75" and perhaps "mask_ap", "mask_ap75".
+        unpredicted: in how many images no prediction was made, by the name of the model.
     """
 
     source: str
@@ -138,6 +140,7 @@ class OcclusionStudy:
     bins: tuple[Group, ...]
     thresholds: tuple[Group, ...]
     measures: tuple[str, ...]
+    unpredicted: Mapping[str, int]
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -154,6 +157,11 @@ class OcclusionStudy:
         notes = [f"ratios r measured on {self.shapes}: mean {np.mean(self.ratios):.2f}, highest {max(self.ratios):.2f}"]
         notes += [f"* fewer than {FEW} images"] if any(group.few for group in self.groups) else []
         notes += [f"in brackets: gained over {self.models[0]}"] if len(self.models) > 1 else []
+        notes += [
+            f"{model}: {count} of {len(self.ratios)} images have no prediction"
+            for model, count in self.unpredicted.items()
+            if count
+        ]
         columns = ["overlap ratio", "model", "images", "instances", *(f"{TITLES[name]} (%)" for name in self.measures)]
         return Table(columns, rows, self.source, notes)
 
@@ -246,6 +254,7 @@ def study_occlusion(
         bins=tuple(group(low, high) for low, high in bounds),
         thresholds=tuple(group(low, None) for low, _ in bounds),
         measures=("ap", "ap75", "mask_ap", "mask_ap75") if masks else ("ap", "ap75"),
+        unpredicted={name: len(set(first.scenes) - set(found.found)) for name, found in models.items()},
     )
 
 

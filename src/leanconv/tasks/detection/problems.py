@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ class Kind(Enum):
 
     MISSING = "missing image", "image left out"
     UNREADABLE = "unreadable image", "image left out"
+    TURNED = "image turned by its metadata", "image left out"
     OTHER_SIZE = "image of another size", "refused"
     NO_FILE = "image without an annotation file", "image left out"
     NO_IMAGE = "annotation without image", "left out"
@@ -24,6 +27,7 @@ class Kind(Enum):
     BEYOND = "box across the border", "clipped"
     REPEATED = "annotation repeated", "both kept"
     BROKEN_MASK = "broken mask", "left out"
+    BROKEN_POLYGON = "broken polygon beside good ones", "left out"
     OTHER_MASK_SIZE = "mask of another size", "refused"
     NO_MASK = "annotation without mask", "no masks used"
 
@@ -52,3 +56,16 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.detail}" if self.detail else self.file
+
+
+def commonest(problems: Sequence[Problem]) -> str:
+    """The kind of problem that there is most of, with its first place, to end an error with; empty without problems.
+
+    >>> commonest([Problem(Kind.MISSING, "1.png"), Problem(Kind.MISSING, "2.png"), Problem(Kind.NO_FILE, "3.png")])
+    '; most often: missing image (2), as 1.png'
+    """
+    if not problems:
+        return ""
+    [(kind, count)] = Counter(problem.kind for problem in problems).most_common(1)
+    first = next(problem for problem in problems if problem.kind is kind)
+    return f"; most often: {kind.title} ({count}), as {first}"

@@ -97,12 +97,22 @@ def reason_against(segmentation: Any, height: int, width: int) -> str:
         return ""
     if not isinstance(segmentation, list) or not segmentation:
         return f"a segmentation must be polygons or run lengths, got {type(segmentation).__name__}"
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            return "a polygon must be a list of at least 3 pairs x, y"
-        if not all(isinstance(number, int | float) for number in polygon):
-            return "a polygon must be of numbers"
+    return next(filter(None, map(reason_against_polygon, segmentation)), "")
+
+
+def reason_against_polygon(polygon: Any) -> str:
+    """Why something can't be a polygon of a mask; empty if it may be."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        return "a polygon must be a list of at least 3 pairs x, y"
+    if not all(isinstance(number, int | float) for number in polygon):
+        return "a polygon must be of numbers"
     return ""
+
+
+def good_polygons(segmentation: Any) -> list[list[float]]:
+    """The polygons of a mask that can be drawn; none of run lengths."""
+    polygons = segmentation if isinstance(segmentation, list) else []
+    return [polygon for polygon in polygons if not reason_against_polygon(polygon)]
 
 
 def other_size(segmentation: Any, height: int, width: int) -> bool:

@@ -28,7 +28,7 @@ class Instance(NamedTuple):
         name: of the annotation, for people.
         box: left, top, right, bottom in pixels.
         label: of its category, 1 to K.
-        area: in pixels, of the mask if there is one; None for that of the box.
+        area: in pixels; None for that of the mask or, without one, of the box.
         crowd: whether it is a region of many objects: not learned, and what is found in it counts neither way.
         segmentation: polygons or run lengths, as in COCO's files; None without a mask.
     """
@@ -115,7 +115,8 @@ def scene(
     """An image with those instances that can be used; what is wrong with the others goes to `problems`.
 
     Boxes that cross the border by more than a pixel are clipped; those that lie outside, or are thinner than 0.01
-    pixels, are left out. So are instances whose mask is broken or of another size.
+    pixels, are left out. So are instances whose mask is broken or of another size, and single polygons that can't be
+    drawn.
 
     Args:
         image_id: of the image.
@@ -127,14 +128,12 @@ def scene(
     height, width = size
     kept: list[Instance] = []
     for instance in instances:
-        found, kind = clipped(instance.box, height, width)
-        if kind is None and instance.segmentation is not None:
-            kind = kind_of_mask(instance.segmentation, height, width)
-        if kind is not None:
+        found, kinds = mended(instance, height, width)
+        for kind in kinds:
             corners = ", ".join(f"{number:g}" for number in instance.box)
             problems.append(Problem(kind, path.name, f"{instance.name}, corners {corners} in {width}×{height}"))
-        if kind is None or kind is Kind.BEYOND:
-            kept.append(instance._replace(box=found))
+        if found is not None:
+            kept.append(found)
     if not kept:
         problems.append(Problem(Kind.NO_INSTANCE, path.name))
     for name in repeated(kept):
@@ -148,13 +147,32 @@ def scene(
         width,
         boxes,
         np.array([instance.label for instance in kept], dtype=np.int64),
-        np.array(
-            [box_area(instance.box) if instance.area is None else instance.area for instance in kept],
-            dtype=np.float64,
-        ),
+        np.array([instance.area for instance in kept], dtype=np.float64),
         np.array([instance.crowd for instance in kept], dtype=bool),
         pickle.dumps([instance.segmentation for instance in kept]) if masked else None,
     )
+
+
+def mended(instance: Instance, height: int, width: int) -> tuple[Instance | None, list[Kind]]:
+    """An instance as it can be used, with its area, and what was wrong with it; None if it can't be used."""
+    box, kind = clipped(instance.box, height, width)
+    kinds = [] if kind is None else [kind]
+    if kind in (Kind.DEGENERATE, Kind.OUTSIDE):
+        return None, kinds
+    segmentation, area = instance.segmentation, instance.area
+    if rle.other_size(segmentation, height, width):
+        return None, [*kinds, Kind.OTHER_MASK_SIZE]
+    if segmentation is not None and rle.reason_against(segmentation, height, width):
+        segmentation = rle.good_polygons(segmentation)
+        if not segmentation:
+            return None, [*kinds, Kind.BROKEN_MASK]
+        kinds.append(Kind.BROKEN_POLYGON)
+    if area is None:
+        try:
+            area = box_area(box) if segmentation is None else rle.area(rle.of_segmentation(segmentation, height, width))
+        except ValueError:
+            return None, [*kinds, Kind.BROKEN_MASK]
+    return instance._replace(box=box, area=area, segmentation=segmentation), kinds
 
 
 def clipped(box: Box, height: int, width: int) -> tuple[Box, Kind | None]:
@@ -172,13 +190,6 @@ def clipped(box: Box, height: int, width: int) -> tuple[Box, Kind | None]:
     if max(abs(one - other) for one, other in zip(box, inside, strict=True)) > ROUNDING:
         return inside, Kind.BEYOND
     return box, None
-
-
-def kind_of_mask(segmentation: Any, height: int, width: int) -> Kind | None:
-    """What is wrong with a mask, as far as that is seen at once."""
-    if rle.other_size(segmentation, height, width):
-        return Kind.OTHER_MASK_SIZE
-    return Kind.BROKEN_MASK if rle.reason_against(segmentation, height, width) else None
 
 
 def repeated(instances: Iterable[Instance]) -> list[str]:

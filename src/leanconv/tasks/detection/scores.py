@@ -47,18 +47,23 @@ class CocoScores:
     Args:
         images: with the truth.
         masks: whether predictions come with masks, which are scored too.
+        detections: the most that count of each category in an image, those of the highest scores; COCO counts 100.
 
     Raises:
-        ValueError: masks are to be scored of a set that has none.
+        ValueError: masks are to be scored of a set that has none, or `detections` is below 1.
     """
 
-    def __init__(self, images: DetectionSet, *, masks: bool = False) -> None:
+    def __init__(self, images: DetectionSet, *, masks: bool = False, detections: int = 100) -> None:
         if masks and not images.has_masks:
             raise ValueError("masks can't be scored: the images have none")
+        if detections < 1:
+            raise ValueError(f"detections must be at least 1, got {detections}")
         self.images = images
         self.masks = masks
+        self.detections = detections
         self.scenes = {scene.image_id: scene for scene in images.scenes}
         self.found: dict[int, Detections] = {}
+        self.judged: dict[str, np.ndarray] | None = None  # the precisions on all images; None if not known
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], image_ids: Iterable[int]) -> None:
         """Adds what was found in some images, in place of what was found in them before.
@@ -72,6 +77,7 @@ class CocoScores:
         Raises:
             ValueError: there is no such image, or the shapes don't fit.
         """
+        self.judged = None
         for prediction, image_id in zip(predictions, image_ids, strict=True):
             self.found[int(image_id)] = self.checked(prediction, int(image_id))
 
@@ -112,6 +118,7 @@ class CocoScores:
 
     def reset(self) -> None:
         """Forgets what was found."""
+        self.judged = None
         self.found.clear()
 
     def gather(self) -> None:
@@ -119,6 +126,7 @@ class CocoScores:
         if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
             everyone: list[dict[int, Detections]] = [{} for _ in range(distributed.get_world_size())]
             distributed.all_gather_object(everyone, self.found)
+            self.judged = None
             self.found = {image_id: found for part in everyone for image_id, found in part.items()}
 
     def compute(self, image_ids: Iterable[int] | None = None) -> dict[str, float]:
@@ -153,9 +161,14 @@ class CocoScores:
         Under "" of the boxes and under "mask_" of the masks.
         """
         self.gather()
+        if image_ids is None and self.judged is not None:
+            return self.judged
         chosen = self.scenes if image_ids is None else dict.fromkeys(image_ids)
         kinds = {"": "bbox", "mask_": "segm"} if self.masks else {"": "bbox"}
-        return {prefix: self.precision(list(chosen), kind) for prefix, kind in kinds.items()}
+        precisions = {prefix: self.precision(list(chosen), kind) for prefix, kind in kinds.items()}
+        if image_ids is None:
+            self.judged = precisions
+        return precisions
 
     def precision(self, image_ids: Sequence[int], kind: str) -> np.ndarray:
         from faster_coco_eval import COCO, COCOeval_faster
@@ -175,9 +188,10 @@ class CocoScores:
             for entries in (truths, results)
         ]
         evaluation = COCOeval_faster(*sides, kind, print_function=lambda *words: None)
+        evaluation.params.maxDets = [self.detections]
         evaluation.evaluate()
         evaluation.accumulate()
-        return evaluation.eval["precision"][..., -1]  # at most 100 detections of a category in an image
+        return evaluation.eval["precision"][..., -1]
 
     def results_of(self, image_id: int, kind: str) -> Iterable[dict[str, Any]]:
         """What was found in an image, as the evaluation takes it."""
@@ -200,22 +214,17 @@ class CocoScores:
             OSError: it can't be written.
         """
         self.gather()
-        results = []
-        for image_id, found in self.found.items():
-            for place, (box, score, label) in enumerate(
-                zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-            ):
-                result = {
-                    "image_id": image_id,
-                    "category_id": self.images.category_ids[label - 1],
-                    "bbox": box,
-                    "score": score,
-                }
-                if found.masks is not None:
-                    mask = found.masks[place]
-                    result["segmentation"] = {**mask, "counts": mask["counts"].decode()}
-                results.append(result)
+        kind = "segm" if self.masks else "bbox"
+        results = [self.filed(result) for image_id in self.found for result in self.results_of(image_id, kind)]
         write(Path(path), json.dumps(results))
+
+    def filed(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A result as it is in a file, given as the evaluation takes it."""
+        entry = {name: result[name] for name in ("image_id", "bbox", "score")}
+        entry["category_id"] = self.images.category_ids[result["category_id"] - 1]
+        if (mask := result.get("segmentation")) is not None:
+            entry["segmentation"] = {**mask, "counts": mask["counts"].decode()}
+        return entry
 
     @classmethod
     def load(cls, images: DetectionSet, path: str | Path) -> Self:

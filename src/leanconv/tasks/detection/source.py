@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
-from leanconv.tasks.detection.problems import Problem
+from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Scene
+
+TURNED = range(2, 9)  # EXIF orientations; some tools heed them, so none can know what annotations mean
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,22 @@ def masked(scenes: Sequence[Scene]) -> bool:
     return all(scene.segmentations is not None for scene in scenes) and any(len(scene.boxes) for scene in scenes)
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
-    """Height and width that the head of an image file tells; None if it can't be read."""
+def size_of(path: Path) -> tuple[int, int] | Problem:
+    """Height and width that the head of an image file tells; else what is wrong with it."""
     try:
         with Image.open(path) as picture:
-            return picture.height, picture.width
+            size, orientation = (picture.height, picture.width), orientation_of(picture)
     except Exception:  # damaged files make Pillow's decoders raise anything
-        return None
+        return Problem(Kind.UNREADABLE if path.is_file() else Kind.MISSING, path.name)
+    if orientation in TURNED:
+        todo = "write the file anew without it, its pixels the way up that the annotations have"
+        return Problem(Kind.TURNED, path.name, f"EXIF orientation {orientation}: {todo}")
+    return size
+
+
+def orientation_of(picture: Image.Image) -> object:
+    """How metadata want a picture shown, as the head of its file tells; 1 is upright."""
+    try:
+        return Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)  # that of PNG would decode the pixels
+    except Exception:  # damaged metadata; the pixels may be sound
+        return 1

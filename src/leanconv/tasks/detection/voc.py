@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from leanconv.steps import Step
 from leanconv.tasks.detection import rle
 from leanconv.tasks.detection.problems import Kind, Problem
 from leanconv.tasks.detection.scenes import Instance, Scene, scene
@@ -25,7 +24,7 @@ class Listed(NamedTuple):
     objects: list[ElementTree.Element]
 
 
-def voc(place: str, *, masks: bool, step: Step) -> Source:
+def voc(place: str, *, masks: bool) -> Source:
     """Opens `voc:FOLDER[,TRAIN,TEST]`: FOLDER with JPEGImages, Annotations and ImageSets, as VOCdevkit/VOC2012.
 
     TRAIN and TEST are lists in ImageSets/Main; by default train and val or, where test is annotated as in VOC2007,
@@ -34,7 +33,6 @@ def voc(place: str, *, masks: bool, step: Step) -> Source:
     Args:
         place: what follows the colon.
         masks: read the lists in ImageSets/Segmentation instead, whose images have masks in SegmentationObject.
-        step: is told how much is done of how much.
 
     Raises:
         ValueError: there are no such folders or lists.
@@ -49,7 +47,7 @@ def voc(place: str, *, masks: bool, step: Step) -> Source:
     lists = root / "ImageSets" / ("Segmentation" if masks else "Main")
     parts_of = parts[1:] or default_lists(root, lists)
     problems: list[Problem] = []
-    listed = [objects_of(root, names_in(lists / f"{part}.txt"), problems, step) for part in parts_of]
+    listed = [objects_of(root, names_in(lists / f"{part}.txt"), problems) for part in parts_of]
     categories = sorted({category(each) for part in listed for image in part for each in image.objects} - {""})
     scenes: list[list[Scene]] = []
     for part in listed:
@@ -86,16 +84,15 @@ def names_in(file: Path) -> list[str]:
         raise ValueError(f"cannot read the list of images {file}: {error}") from error
 
 
-def objects_of(root: Path, names: Sequence[str], problems: list[Problem], step: Step) -> list[Listed]:
+def objects_of(root: Path, names: Sequence[str], problems: list[Problem]) -> list[Listed]:
     """The images of these names that are there and annotated."""
     found = []
-    for done, name in enumerate(names, start=1):
+    for name in names:
         path = root / "JPEGImages" / f"{name}.jpg"
         file = root / "Annotations" / f"{name}.xml"
         size = size_of(path)
-        step(done, len(names))
-        if size is None:
-            problems.append(Problem(Kind.UNREADABLE if path.is_file() else Kind.MISSING, path.name))
+        if isinstance(size, Problem):
+            problems.append(size)
         elif not file.is_file():
             problems.append(Problem(Kind.NO_FILE, path.name))
         else:
