@@ -15,15 +15,16 @@ from torch import nn
 import leanconv
 from leanconv.cli import app, main
 from leanconv.cli.output import watched
+from leanconv.cli.training import run_name
 from leanconv.cli.words import default_of, split_operators
 from leanconv.models import create
 from leanconv.surgery import Plan, fuse
 from leanconv.tasks import Recipe, load_model, save_model
 from leanconv.tasks.checkpoint import configuration
 from leanconv.tasks.data import ImageInfo
-from leanconv.tasks.depth_recipe import NETWORKS
-from leanconv.tasks.detection_recipe import DETECTORS
-from leanconv.tasks.task import RECIPES, recipe_class
+from leanconv.tasks.depth_recipe import NETWORKS, DepthRecipe
+from leanconv.tasks.detection_recipe import DETECTORS, DetectionRecipe
+from leanconv.tasks.task import RECIPES, load_recipe, recipe_class
 from leanconv.tasks.training_recipe import recipe_names
 
 COMMANDS = ["ops", "models", "recipes", "plan", "swap", "profile", "train", "eval", "compare", "fuse", "export",
@@ -374,6 +375,15 @@ def test_the_folder_of_a_training_is_named_after_its_recipe(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     main(["train", "--epochs", "1", "--warmup-epochs", "0", "--limit", "32", "--batch-size", "32", "--seed", "3"])
     assert (tmp_path / "runs" / "cifar_resnet20-dense-digits-seed3" / "result.json").exists()
+
+
+def test_recipes_of_one_network_have_folders_of_their_own():
+    names = {run_name(load_recipe(name), Path(name)) for name in recipe_names()}
+    assert len(names) == len(recipe_names())
+    by_factor = {run_name(DepthRecipe(data="depth:one", factor=factor)) for factor in (4, 8, 16)}
+    assert by_factor == {f"ddf_up_net-x{factor}-dense-depth-one-seed0" for factor in (4, 8, 16)}
+    detection = DetectionRecipe(data="coco:one", backbone="resnet18")
+    assert run_name(detection) == "faster-rcnn-resnet18-dense-coco-one-seed0"
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_two_processes_compare_what_one_compares(recipe, tmp_path, script):
     (None, "folder must hold a comparison, got .* without a results.json"),
     ("{", "results.json isn't the result of a comparison"),
     ('{"recipe": {"task": "depth"}}', "it compares networks for depth, not operators"),
-    ('{"recipe": {}, "rows": [{"operator": "dense"}]}', "results.json isn't the result of a comparison: .*'params'"),
+    ('{"recipe": {}, "rows": [{"operator": "dense"}]}', "isn't the result of a comparison of operators: .*'params'"),
     ("[]", "results.json isn't the result of a comparison"),
 ])  # fmt: skip
 def test_what_holds_no_comparison_is_not_loaded(tmp_path, content, message):

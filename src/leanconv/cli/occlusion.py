@@ -28,6 +28,7 @@ def occlusion(
     predictions: Words,
     shapes: str = "boxes",
     all_images: Switch = False,
+    detections: int = 100,
     out: Path = Path("runs/occlusion"),
 ) -> None:
     """Scores detectors by how much the instances of an image hide one another.
@@ -44,6 +45,7 @@ def occlusion(
         predictions: NAME=FILE.json for each model: a COCO result file, or a folder with predictions.json in it.
         shapes: Measure overlap on boxes or on masks; masks of COCO hardly overlap, as they leave out hidden parts.
         all_images: Take the training images too, of a source that isn't split into two.
+        detections: How many predictions of a category in an image count, those of the highest scores; COCO counts 100.
         out: Folder for the picture, the numbers and the report.
     """
     from leanconv.tasks.detection import CocoScores, open_detection, study_occlusion
@@ -52,7 +54,7 @@ def occlusion(
     with bar("scoring") as step:
         data = open_detection(source, bad_images="unchecked")
         images = data.whole() if all_images else data.test
-        models = {name: CocoScores.load(images, file) for name, file in files.items()}
+        models = {name: CocoScores.load(images, file, detections=detections) for name, file in files.items()}
         study = study_occlusion(models, source=f"{source}: {len(images)} images", shapes=shapes, step=step)
     make_folder(out)
     study.save(out / "occlusion.csv")

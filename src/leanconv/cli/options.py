@@ -219,7 +219,8 @@ def explained(kind: type) -> dict[str, str]:
 
 
 TESTING = ("data", "data_root", "image_size", "limit", "batch_size", "workers", "accelerator", "precision",
-           "channels_last", "bad_images", "flip_test", "short_sides", "long_side", "units_per_metre")  # fmt: skip
+           "channels_last", "bad_images", "flip_test", "short_sides", "long_side", "detections",
+           "units_per_metre")  # fmt: skip
 
 if TYPE_CHECKING:
     RecipeOptions = dict[str, Any]

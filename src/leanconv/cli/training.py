@@ -43,7 +43,7 @@ def train(
     from leanconv.tasks.manners import is_first_process
 
     chosen = read_recipe(recipe, options, task)
-    folder = out or Path("runs") / run_name(chosen)
+    folder = out or Path("runs") / run_name(chosen, recipe)
     with resumable():
         result = tasks.train(chosen, folder)
     if is_first_process():
@@ -161,15 +161,16 @@ def read_recipe(file: Path | None, options: RecipeOptions | None, task: str | No
     return recipe_class(task or values.get("task", DEFAULT_TASK)).of({**values, **given})
 
 
-def run_name(recipe: TrainingRecipe) -> str:
-    """A name for the folder of a training.
+def run_name(recipe: TrainingRecipe, file: Path | None = None) -> str:
+    """A name for the folder of a training by a recipe, maybe of a file.
 
     >>> from leanconv.tasks import Recipe
-    >>> run_name(Recipe(operator="tied:blocks=2", data="arrays:some/file.npz", seed=3))
-    'cifar_resnet20-tied-blocks=2-arrays-file.npz-seed3'
+    >>> run_name(Recipe(operator="tied:blocks=2", data="arrays:some/file.npz", seed=3), Path("mine.yaml"))
+    'mine-cifar_resnet20-tied-blocks=2-arrays-file.npz-seed3'
     """
     source, _, path = recipe.data.partition(":")
-    words = [recipe.model, recipe.operator, source, Path(path).name, f"seed{recipe.seed}"]
+    named = "" if file is None else file.stem
+    words = [named, *recipe.subject, recipe.operator, source, Path(path).name, f"seed{recipe.seed}"]
     return re.sub(r"[^\w.=,-]+", "-", "-".join(filter(None, words)))
 
 

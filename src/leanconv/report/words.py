@@ -23,31 +23,31 @@ def headline(comparison: Comparison) -> str:
         finished = sum(len(row.trainings) for row in comparison.rows)
         return f"Nothing to compare yet: {finished} of {comparison.wanted} trainings are finished."
     leaner = [row for row in others if row.macs < (1 - SAME) * base.macs]
-    holding = [row for row in leaner if holds(row, base, score)]
-    best_of_all = max(others, key=lambda row: gain(row, base, score))
-    best = max(leaner or others, key=lambda row: gain(row, base, score))
+    holding = [row for row in leaner if holds(row, base)]
+    best_of_all = max(others, key=lambda row: gain(row, base))
+    best = max(leaner or others, key=lambda row: gain(row, base))
     if holding:
         best = min(holding, key=lambda row: row.macs)
     words = f"{score_sentence(best, base, score)} {costs_sentence(best, base)}"
-    if best_of_all is not best and beats(best_of_all, base, score):
+    if best_of_all is not best and beats(best_of_all, base):
         words += f" {score_sentence(best_of_all, base, score)}"
     return words
 
 
 def remarks(row: Row, comparison: Comparison) -> list[str]:
     """How a row compares with the baseline, a remark for each column of `Comparison.table`; empty for what can't be."""
-    base, score, batches = comparison.baseline, comparison.score, comparison.batches
+    base, batches = comparison.baseline, comparison.batches
     if row is base:
         return [""] * (5 + len(batches))
     both_trained = row.trainings and base.trainings
-    scored = f"{difference(row, base, score)}, {certainty(row, base, score)}" if both_trained else ""
+    scored = f"{difference(row, base)}, {certainty(row, base)}" if both_trained else ""
     times = [faster(row.latency[b], base.latency[b]) if row.latency and base.latency else "" for b in batches]
     return ["", scored, fewer(row.params, base.params), fewer(row.macs, base.macs), *times, ""]
 
 
-def gain(row: Row, base: Row, score: Score) -> float:
+def gain(row: Row, base: Row) -> float:
     """How much better than the baseline's the score is."""
-    return score.sign * ((row.score or 0.0) - (base.score or 0.0))
+    return (row.score or 0.0) - (base.score or 0.0)
 
 
 def spread_of_gain(row: Row, base: Row) -> float | None:
@@ -64,15 +64,15 @@ def spread_of_gain(row: Row, base: Row) -> float | None:
     return math.hypot(row.spread, base.spread)
 
 
-def holds(row: Row, base: Row, score: Score) -> bool:
+def holds(row: Row, base: Row) -> bool:
     """Whether a row isn't worse than the baseline, beyond the spread where that is known."""
-    return gain(row, base, score) >= -(spread_of_gain(row, base) or 0.0)
+    return gain(row, base) >= -(spread_of_gain(row, base) or 0.0)
 
 
-def beats(row: Row, base: Row, score: Score) -> bool:
+def beats(row: Row, base: Row) -> bool:
     """Whether a row is better than the baseline, beyond a spread that is known."""
     spread = spread_of_gain(row, base)
-    return spread is not None and gain(row, base, score) > spread
+    return spread is not None and gain(row, base) > spread
 
 
 def score_sentence(row: Row, base: Row, score: Score) -> str:
@@ -81,27 +81,26 @@ def score_sentence(row: Row, base: Row, score: Score) -> str:
     kind = "" if score.unit == "%" else f" {score.name}"
     return (
         f"{row.operator} reaches{kind} {ours} where {base.operator} reaches {theirs}: "
-        f"{difference(row, base, score)}, {certainty(row, base, score)}."
+        f"{difference(row, base)}, {certainty(row, base)}."
     )
 
 
-def difference(row: Row, base: Row, score: Score) -> str:
+def difference(row: Row, base: Row) -> str:
     """The gain in words, as the difference of the rounded scores that a reader sees beside it."""
     change = round(row.score or 0.0, 2) - round(base.score or 0.0, 2)
     amount = f"{abs(change):.2g}"
     if abs(change) < 0.005:
         return "the same"
-    points = "" if not score.higher_is_better else " point" if amount == "1" else " points"
-    return f"{amount}{points} {'less' if change < 0 else 'more'}"
+    return f"{amount} point{'' if amount == '1' else 's'} {'less' if change < 0 else 'more'}"
 
 
-def certainty(row: Row, base: Row, score: Score) -> str:
+def certainty(row: Row, base: Row) -> str:
     """What the spread says of the gain."""
     spread = spread_of_gain(row, base)
     if spread is None:
         return "one seed each: the spread is unknown"
     seeds = min(len(row.trainings), len(base.trainings))
-    return f"{'within' if abs(gain(row, base, score)) <= spread else 'beyond'} the spread of {seeds} seeds"
+    return f"{'within' if abs(gain(row, base)) <= spread else 'beyond'} the spread of {seeds} seeds"
 
 
 def costs_sentence(row: Row, base: Row) -> str:

@@ -19,7 +19,7 @@ from leanconv.tasks.training_recipe import DEFAULT_TASK
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-BATCHES = {"classification": (1, 32), "detection": (1,), "depth": (1,)}  # that are timed
+BATCHES = {"classification": (1, 32), "detection": (1,)}  # that are timed
 RESULTS = "results.json"
 
 

@@ -72,3 +72,7 @@ class DepthRecipe(TrainingRecipe):
             raise unknown("sampling in the recipe", self.sampling, SAMPLINGS)
         if self.model not in NETWORKS:
             raise unknown("model in the recipe", self.model, NETWORKS)
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        return self.model, f"x{self.factor}"

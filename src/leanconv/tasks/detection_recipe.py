@@ -89,6 +89,10 @@ class DetectionRecipe(TrainingRecipe):
                 raise ValueError(f"recipe key {key!r} must be at least 1, got {getattr(self, key)}")
 
     @property
+    def subject(self) -> tuple[str, ...]:
+        return self.model, self.backbone
+
+    @property
     def masks(self) -> bool:
         """Whether the detector gives a mask for each object."""
         return "mask" in self.model

@@ -38,19 +38,12 @@ class Score:
         name: for people.
         unit: "%" or "cm".
         scale: from the number to its unit.
-        higher_is_better: whether it is.
     """
 
     key: str
     name: str
     unit: str = ""
     scale: float = 1.0
-    higher_is_better: bool = True
-
-    @property
-    def sign(self) -> int:
-        """What a number is multiplied by for the higher to be the better."""
-        return 1 if self.higher_is_better else -1
 
     @property
     def title(self) -> str:
@@ -69,7 +62,7 @@ class Score:
 SCORES = {
     "classification": Score("accuracy", "accuracy", "%", 100),
     "detection": Score("ap", "AP", scale=100),
-    "depth": Score("rmse", "RMSE", higher_is_better=False),
+    "depth": Score("rmse", "RMSE"),
 }
 
 

@@ -116,6 +116,11 @@ class TrainingRecipe:
         """
 
     @property
+    def subject(self) -> tuple[str, ...]:
+        """What is trained, in short: it tells trainings of different networks apart."""
+        return (self.model,)
+
+    @property
     def processes(self) -> int:
         """How many train together."""
         return self.devices * self.num_nodes

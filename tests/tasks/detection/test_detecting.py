@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -296,8 +297,11 @@ def test_a_test_has_its_own_sizes(finished):
     detector, config = load_model(finished / "model.safetensors")
     sizes = []
     detector.backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape[2:])))
-    task_named("detection").evaluate(detector, config, None, short_sides=(96,), long_side=200, limit=1)
-    assert sizes == [(96, 96)]
+    test = partial(TASK.evaluate, detector, config, None, short_sides=(96,), long_side=200, limit=1)
+    found = [test().found, test(detections=1).found]
+    assert sizes == [(96, 96)] * 2
+    many, one = (next(iter(scores.found.values())).scores for scores in found)
+    assert len(many) > len(one) == 1
 
 
 def test_masks_are_tested_one_image_at_a_time(recipe):

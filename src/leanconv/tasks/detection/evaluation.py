@@ -97,7 +97,7 @@ def evaluate(
         progress: whether a bar may be shown while images are checked.
         step: is told how many images are done of how many.
         overrides: keys of the recipe that tell how to test: `limit`, `batch_size`, `workers`, `accelerator`,
-            `precision`, `flip_test`, `short_sides`, `long_side`, `bad_images`.
+            `precision`, `channels_last`, `bad_images`, `flip_test`, `short_sides`, `long_side`, `detections`.
 
     Raises:
         ValueError: the data can't be read or has other categories than the detector.
@@ -134,6 +134,9 @@ def detections(
     layout = torch.channels_last if recipe.channels_last else torch.preserve_format
     detector: Any = network.to(device).to(memory_format=layout).eval()
     detector.transform.min_size, detector.transform.max_size = recipe.short_sides, recipe.long_side
+    for module in detector.modules():
+        if hasattr(module, "detections_per_img"):
+            module.detections_per_img = recipe.detections
     network = finder(detector, recipe)
     found = CocoScores(images, masks=recipe.masks, detections=recipe.detections)
     draws = Draws(len(images), 1 if recipe.masks else recipe.batch_size, training=False)

@@ -227,11 +227,11 @@ class CocoScores:
         return entry
 
     @classmethod
-    def load(cls, images: DetectionSet, path: str | Path) -> Self:
+    def load(cls, images: DetectionSet, path: str | Path, *, detections: int = 100) -> Self:
         """Reads a COCO result file; masks are scored if all its entries and the images have them.
 
         Raises:
-            ValueError: it can't be read, or an entry is of no image or category of the set.
+            ValueError: it can't be read, an entry is of no image or category of the set, or `detections` is below 1.
         """
         try:
             results = json.loads(Path(path).read_bytes())
@@ -240,7 +240,7 @@ class CocoScores:
         if not isinstance(results, list):
             raise ValueError(f"{path} must be a list of COCO results, got {type(results).__name__}")
         masks = images.has_masks and bool(results) and all("segmentation" in entry for entry in results)
-        scores = cls(images, masks=masks)
+        scores = cls(images, masks=masks, detections=detections)
         labels = {number: label for label, number in enumerate(images.category_ids, start=1)}
         entries: dict[int, list[tuple[list[float], float, int, rle.Rle | None]]] = {}
         for place, entry in enumerate(results):
