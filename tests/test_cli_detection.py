@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import csv_rows
+from command_line import complaint, csv_rows
 from PIL import Image
 
 from leanconv.cli import main
@@ -64,6 +64,17 @@ def test_models_are_scored_by_occlusion(source, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "Detection under occlusion" in page
     assert page.count("<svg") == 4
+
+
+def test_the_bins_and_the_counted_finds_are_chosen(source, tmp_path, capsys):
+    found = f"good={tmp_path / 'good'}"
+    tokens = ["occlusion", source, "--all-images", "--predictions", found, "--out", str(tmp_path / "o")]
+    main([*tokens, "--edges", "0", "0.5", "1", "--detections", "1"])
+    lines = {(row["from"], row["below"]): row for row in csv_rows(tmp_path / "o" / "occlusion.csv")}
+    assert list(lines) == [("0.0", "0.5"), ("0.5", "1.0"), ("0.0", ""), ("0.5", "")]
+    assert float(lines["0.0", "0.5"]["ap75"]) == 1
+    assert float(lines["0.5", "1.0"]["ap75"]) == pytest.approx(51 / 101)  # one of two counts
+    assert "edges must ascend from 0 to 1, got 0, 2" in complaint(capsys, *tokens, "--edges", 0, 2)
 
 
 @pytest.mark.parametrize("words", [["good.json"], ["=x.json"], ["a=x.json", "a=y.json"]])

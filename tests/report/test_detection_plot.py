@@ -34,6 +34,19 @@ def test_the_truth_and_each_model_have_a_column():
     assert len(colours[0]) == 2
 
 
+def test_what_is_not_drawn_is_counted():
+    figure = detection_figure([Shown(IMAGE, TRUTH, {"dense": FOUND})], ["cat", "dog"], least=0.1, most=2, ink="black")
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert labels == ["2 instances", "3 found with a score of 0.1 or more, the surest 2 drawn"]
+    assert len(figure.axes[1].patches) == 2
+
+
+def test_a_single_category_is_not_named():
+    truth, found = finds([[10, 10, 60, 60]], [1]), finds([[10, 10, 60, 60]], [1], [0.9])
+    figure = detection_figure([Shown(IMAGE, truth, {"dense": found})], ["cell"], ink="black")
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["0.90"]]
+
+
 def test_masks_colour_what_they_cover():
     masks = torch.zeros(1, 1, 90, 120)
     masks[:, :, 20:60, 30:70] = 0.8

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanconv.cli.output import bar, show
-from leanconv.cli.words import Switch, Words
+from leanconv.cli.words import Numbers, Switch, Words
 from leanconv.files import make_folder, write
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def occlusion(
     *,
     predictions: Words,
     shapes: str = "boxes",
+    edges: Numbers = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
     all_images: Switch = False,
     detections: int = 100,
     out: Path = Path("runs/occlusion"),
@@ -38,12 +39,14 @@ def occlusion(
     For example:
 
         leanconv occlusion coco:data/coco --predictions dense=runs/a tied=runs/b
+        leanconv occlusion masks:nuclei --edges 0 0.02 0.05 0.1 1 --predictions dense=runs/a tied=runs/b
         leanconv occlusion coco:photos,photos.json --all-images --predictions it=found.json
 
     Args:
         source: Of images with their annotations; the test images count.
         predictions: NAME=FILE.json for each model: a COCO result file, or a folder with predictions.json in it.
         shapes: Measure overlap on boxes or on masks; masks of COCO hardly overlap, as they leave out hidden parts.
+        edges: Of the bins of r, ascending from 0 to 1; choose finer ones where instances hardly overlap.
         all_images: Take the training images too, of a source that isn't split into two.
         detections: How many predictions of a category in an image count, those of the highest scores; COCO counts 100.
         out: Folder for the picture, the numbers and the report.
@@ -55,7 +58,8 @@ def occlusion(
         data = open_detection(source, bad_images="unchecked")
         images = data.whole() if all_images else data.test
         models = {name: CocoScores.load(images, file, detections=detections) for name, file in files.items()}
-        study = study_occlusion(models, source=f"{source}: {len(images)} images", shapes=shapes, step=step)
+        study = study_occlusion(models, source=f"{source}: {len(images)} images", shapes=shapes, edges=edges,
+                                step=step)
     make_folder(out)
     study.save(out / "occlusion.csv")
     show(study, f"report: {write_page(study, out)}")

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from leanconv.cli.options import DEFAULT_BUILD, Build
 from leanconv.cli.output import bar, show
@@ -16,17 +14,13 @@ from leanconv.cli.records import Record, digest
 from leanconv.cli.robustness import USUAL
 from leanconv.cli.sight import DEFAULT_SIGHT, Sight, networks, specimens
 from leanconv.cli.training import resumable
-from leanconv.cli.words import Words, default_of
+from leanconv.cli.words import Numbers, Words
 from leanconv.files import make_folder, write, write_csv
 
 if TYPE_CHECKING:
     from leanconv.measure import KernelSkeleton, ZeroingCurves
     from leanconv.table import Table
     from leanconv.tasks.specimen import Specimen
-
-Numbers = Annotated[
-    tuple[float, ...], Parameter(consume_multiple=True, negative_iterable=(), show_default=default_of)
-]
 
 
 def skeleton(

@@ -23,6 +23,9 @@ def default_of(value: object) -> str | None:
 
 
 Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative_iterable=(), show_default=default_of)]
+Numbers = Annotated[
+    tuple[float, ...], Parameter(consume_multiple=True, negative_iterable=(), show_default=default_of)
+]
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 

@@ -45,12 +45,12 @@ class Shown:
 
 
 def detection_figure(
-    rows: Sequence[Shown], categories: Sequence[str], *, least: float = 0.5, most: int = 40, ink: str
+    rows: Sequence[Shown], categories: Sequence[str], *, least: float = 0.5, most: int = 100, ink: str
 ) -> Figure:
     """A grid of pictures, one a row: the truth on the left, then what each model found.
 
     A category has the same colour everywhere. Names are written where they hide no other name, those of sure finds
-    first, and only at boxes that aren't much smaller than they.
+    first, and only at boxes that aren't much smaller than they; where there is a single category, its name isn't.
 
     Args:
         rows: the pictures, with the same models.
@@ -78,11 +78,16 @@ def detection_figure(
             draw(axes, row.image, chosen, categories, colours)
             if place == 0:
                 axes.set_title(name, color=ink, fontsize=10, fontweight="bold", loc="left", parse_math=False)
-            count = f"{len(chosen['boxes'])} instances"
-            if "scores" in finds:
-                count = f"{len(chosen['boxes'])} found with a score of {least:g} or more"
-            axes.set_xlabel(count, color=ink, fontsize=7, loc="left", labelpad=2)
+            axes.set_xlabel(caption(finds, least, most), color=ink, fontsize=7, loc="left", labelpad=2)
     return figure
+
+
+def caption(finds: Mapping[str, Tensor], least: float, most: int) -> str:
+    """How many there are, and how many of them are drawn."""
+    if "scores" not in finds:
+        return f"{len(finds['boxes'])} instances"
+    count = int((finds["scores"] >= least).sum())
+    return f"{count} found with a score of {least:g} or more" + (f", the surest {most} drawn" if count > most else "")
 
 
 def drawn(finds: Mapping[str, Tensor], least: float, most: int) -> dict[str, Tensor]:
@@ -121,13 +126,13 @@ def draw(
         frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colours[label])
         frame.set(linewidth=thickness, path_effects=[withStroke(linewidth=thickness + 1.1, foreground="#ffffffb0")])
         axes.add_patch(frame)
-    scores = finds["scores"].tolist() if "scores" in finds else [None] * len(labels)
-    texts = [categories[label - 1] + ("" if score is None else f" {score:.2f}")
-             for label, score in zip(labels, scores, strict=True)]  # fmt: skip
+    names = [categories[label - 1] if len(categories) > 1 else "" for label in labels]
+    scores = [f"{score:.2f}" for score in finds["scores"].tolist()] if "scores" in finds else [""] * len(labels)
+    texts = [f"{name} {score}".strip() for name, score in zip(names, scores, strict=True)]
     pixel = width / WIDTH / 72 * LETTERS  # of the photo, in a letter's height
     for text, place, label in zip(texts, places(texts, finds["boxes"].tolist(), pixel, width, height), labels,
                                   strict=True):  # fmt: skip
-        if place is not None:
+        if text and place is not None:
             axes.text(place[0] + 0.3 * pixel, place[3] - 0.4 * pixel, text, color="white", fontsize=LETTERS,
                       fontweight="bold", verticalalignment="baseline", parse_math=False, clip_on=True,
                       bbox={"boxstyle": "square,pad=0.18", "facecolor": colours[label], "edgecolor": "none",

@@ -148,14 +148,15 @@ class OcclusionStudy:
         return self.bins + self.thresholds
 
     def table(self) -> Table:
-        """The scores in percent, in each bin and from each threshold up; what is gained over the first model."""
+        """The scores in percent, in each bin and from each threshold up with images; the gain over the first model."""
         rows = [
             [f"{group}*" if group.few else str(group), model, group.images, group.instances, *self.cells(group, model)]
             for group in self.groups
+            if group.images
             for model in self.models
         ]
         notes = [f"ratios r measured on {self.shapes}: mean {np.mean(self.ratios):.2f}, highest {max(self.ratios):.2f}"]
-        notes += [f"* fewer than {FEW} images"] if any(group.few for group in self.groups) else []
+        notes += [f"* fewer than {FEW} images"] if any(0 < group.images < FEW for group in self.groups) else []
         notes += [f"in brackets: gained over {self.models[0]}"] if len(self.models) > 1 else []
         notes += [
             f"{model}: {count} of {len(self.ratios)} images have no prediction"
