@@ -222,4 +222,4 @@ def test_left_out_images_are_listed(quick, tmp_path, pictures, caplog):
     )
     train(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "unreadable.txt").read_text().endswith("bee/3.png: the file is empty\n")
-    assert "1 images can't be read and are left out" in caplog.text
+    assert "files that can't be used and are left out: 1; " in caplog.text

@@ -38,6 +38,7 @@ class DepthRecipe(TrainingRecipe):
 
     task: ClassVar[str] = "depth"
     sources: ClassVar[tuple[str, ...]] = ("depth:PATH", "nyu:FILE.mat")
+    compared: ClassVar[str] = "model"
 
     model: str = "ddf_up_net"
     data: str = ""

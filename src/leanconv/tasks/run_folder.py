@@ -57,4 +57,4 @@ def note_unreadable(folder: Path, unreadable: Sequence[tuple[Path, str]]) -> Non
     if unreadable:
         path = folder / "unreadable.txt"
         write(path, "".join(f"{image}: {reason}\n" for image, reason in unreadable))
-        log.warning("%d images can't be read and are left out; %s lists them", len(unreadable), path)
+        log.warning("files that can't be used and are left out: %d; %s lists them", len(unreadable), path)

@@ -81,7 +81,7 @@ def fit(
     if recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
     if progress:
-        callbacks.append(ProgressLine(f"{recipe.model}, {recipe.operator}, seed {recipe.seed}", SCORES[recipe.task]))
+        callbacks.append(ProgressLine(f"{getattr(recipe, recipe.compared)}, seed {recipe.seed}", SCORES[recipe.task]))
     with quiet():
         trainer = Trainer(
             accelerator=accelerator,

@@ -65,6 +65,7 @@ class TrainingRecipe:
 
     task: ClassVar[str]
     sources: ClassVar[tuple[str, ...]]  # forms of `data`
+    compared: ClassVar[str] = "operator"  # the key in which trainings that are compared differ, besides the seed
 
     model: str = "cifar_resnet20"
     operator: str = "dense"

@@ -119,9 +119,10 @@ class Evaluation:
             rows.append([name, shown, self.methods[name].parameters, *map(mean_text, by_scene)])
         seeds = ", ".join(map(str, self.seeds))
         over = f"mean ± standard deviation over seeds {seeds}" if len(self.seeds) > 1 else f"seed {seeds}"
+        tested = "1 scene" if len(self.data.test) == 1 else f"{len(self.data.test)} scenes"
         notes = [
-            f"RMSE in {self.data.unit}, ×{self.factor}: mean over {len(self.data.test)} scenes; holes and a border of "
-            f"{BORDER} pixels don't count; {over}",
+            f"RMSE in {self.data.unit}, ×{self.factor}: mean over {tested}; holes and a border of {BORDER} pixels "
+            f"don't count; {over}",
             self.data.description,
         ]
         return Table(["method", "RMSE", "params", *scenes], rows, notes=notes)
