@@ -20,7 +20,6 @@ CONVOLUTIONS = (nn.Conv2d, DDF, AsymmetricConv2d, GhostConv2d, SplitConv2d, Tied
 PATTERN_BYTES = 2**29  # of patterns held at once; one layer's may be more
 
 
-
 def filter_similarity(
     model: nn.Module,
     images: Images,

@@ -93,6 +93,11 @@ class DetectionRecipe(TrainingRecipe):
         return self.model, self.backbone
 
     @property
+    def test_batch_size(self) -> int:
+        """Images that are tested at once, over all processes: masks are of the size of whole photographs."""
+        return self.processes if self.masks else self.batch_size
+
+    @property
     def masks(self) -> bool:
         """Whether the detector gives a mask for each object."""
         return "mask" in self.model

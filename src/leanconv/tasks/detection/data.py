@@ -20,7 +20,7 @@ from leanconv.tasks.data.splitting import limited
 from leanconv.tasks.detection import rle
 from leanconv.tasks.detection.problems import Kind, Problem, commonest
 from leanconv.tasks.detection.scenes import Scene
-from leanconv.tasks.detection.source import Source, size_of
+from leanconv.tasks.detection.source import Source, size_of, upright_size
 from leanconv.tasks.detection.sources import read_source
 from leanconv.tasks.detection_recipe import DetectionRecipe
 
@@ -68,7 +68,7 @@ class DetectionSet(Dataset):
         """
         scene = self.scenes[index]
         picture = open_picture(scene.path)
-        if (wrong := head_problem(scene)) is not None:
+        if (wrong := size_problem(scene, upright_size(picture, scene.path.name))) is not None:
             raise UnreadableImage(f"there must be no {wrong.kind.title}, got {scene.path}: {wrong.detail}")
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
@@ -249,7 +249,11 @@ def chosen(scenes: Sequence[Scene], limit: int) -> list[Scene]:
 
 def head_problem(scene: Scene) -> Problem | None:
     """What the head of an image's file tells that can't be: that it is turned, or has another size."""
-    size = size_of(scene.path)
+    return size_problem(scene, size_of(scene.path))
+
+
+def size_problem(scene: Scene, size: tuple[int, int] | Problem) -> Problem | None:
+    """What is wrong with the size of an image, as it was found."""
     if isinstance(size, Problem):
         return size
     if size == (scene.height, scene.width):

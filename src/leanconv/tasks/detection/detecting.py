@@ -140,7 +140,7 @@ TASK = Task(
         Pictures(data.train, flip=recipe.augment),
         Pictures(data.test, flip=False),
         recipe,
-        test_batch_size=recipe.processes if recipe.masks else None,  # masks are of the size of whole photographs
+        test_batch_size=recipe.test_batch_size,
     ),
     learner=lambda network, recipe, data, steps: Detection(network, recipe, test=data.test, steps=steps),
     shape=lambda recipe, info: (1, 3, recipe.short_sides[-1], recipe.short_sides[-1]),

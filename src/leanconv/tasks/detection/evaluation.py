@@ -139,7 +139,7 @@ def detections(
             module.detections_per_img = recipe.detections
     network = finder(detector, recipe)
     found = CocoScores(images, masks=recipe.masks, detections=recipe.detections)
-    draws = Draws(len(images), 1 if recipe.masks else recipe.batch_size, training=False)
+    draws = Draws(len(images), recipe.test_batch_size, training=False)
     done = 0
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         for pictures, targets in loader(Pictures(images, flip=False), draws, workers=recipe.workers):

@@ -57,13 +57,17 @@ def size_of(path: Path) -> tuple[int, int] | Problem:
     """Height and width that the head of an image file tells; else what is wrong with it."""
     try:
         with Image.open(path) as picture:
-            size, orientation = (picture.height, picture.width), orientation_of(picture)
+            return upright_size(picture, path.name)
     except Exception:  # damaged files make Pillow's decoders raise anything
         return Problem(Kind.UNREADABLE if path.is_file() else Kind.MISSING, path.name)
-    if orientation in TURNED:
+
+
+def upright_size(picture: Image.Image, name: str) -> tuple[int, int] | Problem:
+    """Height and width of the picture in a file of that name; that it is turned, if so."""
+    if (orientation := orientation_of(picture)) in TURNED:
         todo = "write the file anew without it, its pixels the way up that the annotations have"
-        return Problem(Kind.TURNED, path.name, f"EXIF orientation {orientation}: {todo}")
-    return size
+        return Problem(Kind.TURNED, name, f"EXIF orientation {orientation}: {todo}")
+    return picture.height, picture.width
 
 
 def orientation_of(picture: Image.Image) -> object:
